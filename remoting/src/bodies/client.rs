@@ -1,0 +1,232 @@
+//! Clients: their heartbeats, subscriptions, connections and queue locks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::MessageQueue;
+
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
+        }
+
+        /// In any case, as fastjson reads it; an unknown name is the first one.
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                $(if text.eq_ignore_ascii_case($text) {
+                    return Ok(Self::$variant);
+                })+
+                Ok(Self::default())
+            }
+        }
+    };
+}
+
+text_enum! {
+    /// Who drives consumption.
+    ConsumeType {
+        /// A push consumer.
+        #[default]
+        Passively = "CONSUME_PASSIVELY",
+        /// A pull consumer.
+        Actively = "CONSUME_ACTIVELY",
+        /// 5.x: a pop consumer.
+        Pop = "CONSUME_POP",
+    }
+}
+
+text_enum! {
+    /// Who of a group gets a message.
+    MessageModel {
+        /// One member.
+        #[default]
+        Clustering = "CLUSTERING",
+        /// Every member.
+        Broadcasting = "BROADCASTING",
+    }
+}
+
+text_enum! {
+    /// Where a group begins that has no offset yet.
+    ConsumeFromWhere {
+        /// At the end.
+        #[default]
+        LastOffset = "CONSUME_FROM_LAST_OFFSET",
+        /// At the beginning.
+        FirstOffset = "CONSUME_FROM_FIRST_OFFSET",
+        /// At a time.
+        Timestamp = "CONSUME_FROM_TIMESTAMP",
+        /// Deprecated, kept for old clients.
+        LastAndFromMinWhenBootFirst = "CONSUME_FROM_LAST_OFFSET_AND_FROM_MIN_WHEN_BOOT_FIRST",
+        /// Deprecated, kept for old clients.
+        MinOffset = "CONSUME_FROM_MIN_OFFSET",
+        /// Deprecated, kept for old clients.
+        MaxOffset = "CONSUME_FROM_MAX_OFFSET",
+    }
+}
+
+/// Body of `HEART_BEAT` (`HeartbeatData` in Java).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Heartbeat {
+    /// The client's name.
+    #[serde(rename = "clientID", alias = "clientId")]
+    pub client_id: String,
+    /// Its consumers.
+    pub consumer_data_set: Vec<ConsumerData>,
+    /// Its producers.
+    pub producer_data_set: Vec<ProducerData>,
+}
+
+/// A producer group of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ProducerData {
+    /// The group.
+    pub group_name: String,
+}
+
+/// A consumer group of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ConsumerData {
+    /// Where it begins.
+    pub consume_from_where: ConsumeFromWhere,
+    /// Push or pull.
+    pub consume_type: ConsumeType,
+    /// The group.
+    pub group_name: String,
+    /// Clustering or broadcasting.
+    pub message_model: MessageModel,
+    /// What it wants.
+    pub subscription_data_set: Vec<SubscriptionData>,
+    /// It belongs to a unit.
+    pub unit_mode: bool,
+}
+
+/// What a group wants of a topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SubscriptionData {
+    /// A feature long gone.
+    pub class_filter_mode: bool,
+    /// Java's hashes of the tags.
+    pub code_set: BTreeSet<i32>,
+    /// `TAG` or `SQL92`.
+    pub expression_type: String,
+    /// The expression.
+    pub sub_string: String,
+    /// When the client subscribed, in milliseconds since 1970; the greater is the newer.
+    pub sub_version: i64,
+    /// The tags.
+    pub tags_set: BTreeSet<String>,
+    /// The topic.
+    pub topic: String,
+}
+
+/// Answer to `GET_CONSUMER_LIST_BY_GROUP`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ConsumerIdList {
+    /// Client ids.
+    pub consumer_id_list: Vec<String>,
+}
+
+/// A client's connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Connection {
+    /// `ip:port`.
+    pub client_addr: String,
+    /// The client's name.
+    pub client_id: String,
+    /// Its language.
+    pub language: String,
+    /// Its version, an ordinal.
+    pub version: i32,
+}
+
+/// Answer to `GET_CONSUMER_CONNECTION_LIST`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ConsumerConnection {
+    /// The members.
+    pub connection_set: Vec<Connection>,
+    /// Where the group begins.
+    pub consume_from_where: ConsumeFromWhere,
+    /// Push or pull.
+    pub consume_type: ConsumeType,
+    /// Clustering or broadcasting.
+    pub message_model: MessageModel,
+    /// By topic.
+    pub subscription_table: BTreeMap<String, SubscriptionData>,
+}
+
+/// Answer to `GET_PRODUCER_CONNECTION_LIST`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ProducerConnection {
+    /// The members.
+    pub connection_set: Vec<Connection>,
+}
+
+/// Body of `LOCK_BATCH_MQ` and `UNLOCK_BATCH_MQ`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct LockBatchRequest {
+    /// The member that wants the queues.
+    pub client_id: String,
+    /// Its group.
+    pub consumer_group: String,
+    /// The queues.
+    pub mq_set: Vec<MessageQueue>,
+}
+
+/// Answer to `LOCK_BATCH_MQ`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LockBatchResponse {
+    /// The queues that are the member's now.
+    #[serde(rename = "lockOKMQSet")]
+    pub lock_ok_mq_set: Vec<MessageQueue>,
+}
+
+/// Body of `CHECK_CLIENT_CONFIG`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CheckClientBody {
+    /// The client's name.
+    pub client_id: String,
+    /// Its group.
+    pub group: String,
+    /// The subscription to check.
+    pub subscription_data: SubscriptionData,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fastjson;
+
+    #[test]
+    fn a_java_heartbeat_is_read() {
+        let heartbeat: Heartbeat = fastjson::from_slice(
+            br#"{"clientID":"c@1#2","consumerDataSet":[{"consumeFromWhere":"CONSUME_FROM_FIRST_OFFSET",
+            "consumeType":"CONSUME_PASSIVELY","groupName":"g","messageModel":"Broadcasting","subscriptionDataSet":[
+            {"classFilterMode":false,"codeSet":[2598919],"expressionType":"TAG","subString":"TagA","subVersion":17,
+            "tagsSet":["TagA"],"topic":"T","filterClassSource":null}],"unitMode":false}],
+            "heartbeatFingerprint":0,"producerDataSet":[{"groupName":"p"}],"withoutSub":false}"#,
+        )
+        .unwrap();
+        let consumer = &heartbeat.consumer_data_set[0];
+        assert_eq!(heartbeat.client_id, "c@1#2");
+        assert_eq!(consumer.message_model, MessageModel::Broadcasting);
+        assert_eq!(consumer.consume_from_where, ConsumeFromWhere::FirstOffset);
+        assert!(consumer.subscription_data_set[0].code_set.contains(&2_598_919));
+    }
+}

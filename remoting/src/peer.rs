@@ -1,0 +1,508 @@
+//! One connection, the same whichever side opened it: both sides send requests and answer them.
+//!
+//! A single task drives each connection. It reads what has come, hands every whole frame to the
+//! [`Service`], gathers the answers and writes them by one vectored write; an answer that is not
+//! ready yet waits beside the loop without holding up the next request.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::command::{Command, FLAG_ONEWAY, FLAG_RESPONSE, SerializeType};
+use crate::error::RemotingError;
+use crate::frame::{self, FrameLimits};
+use crate::response_code::ResponseCode;
+
+/// What a service says to a request.
+pub enum Answer {
+    /// Nothing is sent.
+    None,
+    /// The answer, ready at once: the way of every request that needs no waiting.
+    Now(Command),
+    /// The answer comes later. The future is dropped with the connection.
+    Later(BoxFuture<'static, Option<Command>>),
+}
+
+impl Answer {
+    /// An answer that `future` computes.
+    pub fn later(future: impl Future<Output = Command> + Send + 'static) -> Self {
+        Self::Later(future.map(Some).boxed())
+    }
+}
+
+impl From<Command> for Answer {
+    fn from(command: Command) -> Self {
+        Self::Now(command)
+    }
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Now(command) => f.debug_tuple("Now").field(command).finish(),
+            Self::Later(_) => f.write_str("Later"),
+        }
+    }
+}
+
+/// Answers requests.
+///
+/// What it keeps of a request beyond the answer it must copy: fields and body share the memory of
+/// the connection's read buffer.
+pub trait Service: Send + Sync + 'static {
+    /// Answers one request. It runs on the connection's task, so it may not block for long; a
+    /// panic ends this request only.
+    fn call(&self, peer: &Arc<Peer>, request: Command) -> Answer;
+
+    /// The connection has ended.
+    fn disconnected(&self, peer: &Arc<Peer>) {
+        let _ = peer;
+    }
+}
+
+/// Bounds of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// Of each frame.
+    pub frame: FrameLimits,
+    /// Requests of the peer that wait for their answer at once; more are refused with
+    /// `SYSTEM_BUSY`. Held pulls count, one for each queue of a consumer.
+    pub in_flight: usize,
+    /// Bytes that wait to be written before no further request is read.
+    pub outbox_bytes: usize,
+    /// Commands of our own that wait to be sent.
+    pub outgoing: usize,
+    /// A connection without a byte in either direction is closed after this time.
+    pub idle: Duration,
+    /// How long answers may still be written once the server shuts down.
+    pub grace: Duration,
+}
+
+impl Default for ConnectionLimits {
+    fn default() -> Self {
+        Self {
+            frame: FrameLimits::default(),
+            in_flight: 16_384,
+            outbox_bytes: 4 * 1024 * 1024,
+            outgoing: 4096,
+            idle: Duration::from_mins(2),
+            grace: Duration::from_secs(3),
+        }
+    }
+}
+
+/// The other side of a connection.
+pub struct Peer {
+    id: u64,
+    remote: SocketAddr,
+    local: SocketAddr,
+    outgoing: mpsc::Sender<Command>,
+    outgoing_max: usize,
+    waiting: Mutex<HashMap<i32, oneshot::Sender<Command>>>,
+    next_opaque: AtomicI32,
+    closed: CancellationToken,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Peer({}, {})", self.id, self.remote)
+    }
+}
+
+impl Peer {
+    /// Distinguishes connections of this process; never used twice.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The other side's address.
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// Our own address on this connection.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Whether the connection has ended, or is about to.
+    pub fn is_closed(&self) -> bool {
+        self.closed.is_cancelled()
+    }
+
+    /// Ends the connection.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// Sends a request and waits for its answer.
+    ///
+    /// # Errors
+    /// No answer came in time, or the connection closed. The peer may have acted all the same.
+    pub async fn request(&self, mut command: Command, timeout: Duration) -> Result<Command, RemotingError> {
+        let opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
+        command.opaque = opaque;
+        let (sender, receiver) = oneshot::channel();
+        self.waiting.lock().insert(opaque, sender);
+        let _forget = Forget { peer: self, opaque };
+        let exchange = async {
+            self.outgoing.send(command).await.map_err(|_| self.closed_error())?;
+            tokio::select! {
+                answer = receiver => answer.map_err(|_| self.closed_error()),
+                () = self.closed.cancelled() => Err(self.closed_error()),
+            }
+        };
+        match tokio::time::timeout(timeout, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(RemotingError::Timeout { address: self.remote.to_string(), timeout }),
+        }
+    }
+
+    /// Queues a request that wants no answer; does not wait.
+    ///
+    /// # Errors
+    /// The connection closed, or too many commands wait already.
+    pub fn oneway(&self, mut command: Command) -> Result<(), RemotingError> {
+        command.flag |= FLAG_ONEWAY;
+        command.opaque = self.next_opaque.fetch_add(1, Ordering::Relaxed);
+        self.outgoing.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                RemotingError::Backlog { address: self.remote.to_string(), limit: self.outgoing_max }
+            }
+            mpsc::error::TrySendError::Closed(_) => self.closed_error(),
+        })
+    }
+
+    fn closed_error(&self) -> RemotingError {
+        RemotingError::Closed { address: self.remote.to_string() }
+    }
+
+    fn answered(&self, response: Command) {
+        let waiting = self.waiting.lock().remove(&response.opaque);
+        if let Some(sender) = waiting {
+            // Whoever asked may have given up in the meantime.
+            let _ = sender.send(response);
+        } else {
+            tracing::debug!(peer = %self.remote, opaque = response.opaque, "an answer that nobody waits for");
+        }
+    }
+}
+
+/// Removes a request that is given up from the table of those that wait.
+struct Forget<'a> {
+    peer: &'a Peer,
+    opaque: i32,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.peer.waiting.lock().remove(&self.opaque);
+    }
+}
+
+/// A connection that nobody drives yet.
+pub(crate) struct Connection {
+    pub(crate) peer: Arc<Peer>,
+    stream: TcpStream,
+    outgoing: mpsc::Receiver<Command>,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: TcpStream, limits: &ConnectionLimits) -> io::Result<Self> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+        stream.set_nodelay(true)?;
+        let (sender, outgoing) = mpsc::channel(limits.outgoing);
+        let peer = Peer {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            remote: stream.peer_addr()?,
+            local: stream.local_addr()?,
+            outgoing: sender,
+            outgoing_max: limits.outgoing,
+            waiting: Mutex::default(),
+            next_opaque: AtomicI32::new(0),
+            closed: CancellationToken::new(),
+        };
+        Ok(Self { peer: Arc::new(peer), stream, outgoing })
+    }
+
+    /// Runs the connection to its end.
+    pub(crate) async fn drive(self, service: Arc<dyn Service>, limits: ConnectionLimits, shutdown: CancellationToken) {
+        let Self { peer, stream, outgoing } = self;
+        let driver = Driver {
+            peer: Arc::clone(&peer),
+            service: Arc::clone(&service),
+            limits,
+            outgoing,
+            buffer: BytesMut::new(),
+            read_size: READ_SIZE_MIN,
+            outbox: Outbox::default(),
+            in_flight: FuturesUnordered::new(),
+        };
+        if let Err(error) = driver.run(stream, shutdown).await {
+            tracing::debug!(peer = %peer.remote, %error, "the connection ended");
+        }
+        peer.closed.cancel();
+        peer.waiting.lock().clear();
+        let ended = std::panic::catch_unwind(AssertUnwindSafe(|| service.disconnected(&peer)));
+        if ended.is_err() {
+            tracing::error!(peer = %peer.remote, "the service panicked at the end of a connection");
+        }
+    }
+}
+
+/// A read asks for this much at first; idle connections cost no more.
+const READ_SIZE_MIN: usize = 4 * 1024;
+/// And for this much at most, where the peer keeps the buffer full.
+const READ_SIZE_MAX: usize = 256 * 1024;
+
+type InFlight = FuturesUnordered<BoxFuture<'static, Option<Command>>>;
+
+struct Driver {
+    peer: Arc<Peer>,
+    service: Arc<dyn Service>,
+    limits: ConnectionLimits,
+    outgoing: mpsc::Receiver<Command>,
+    buffer: BytesMut,
+    read_size: usize,
+    outbox: Outbox,
+    in_flight: InFlight,
+}
+
+impl Driver {
+    async fn run(mut self, mut stream: TcpStream, shutdown: CancellationToken) -> io::Result<()> {
+        let closed = self.peer.closed.clone();
+        let mut closed = std::pin::pin!(closed.cancelled());
+        let mut shutdown = std::pin::pin!(shutdown.cancelled());
+        let (mut reader, mut writer) = stream.split();
+        let mut last_byte = Instant::now();
+        let mut ticks = tokio::time::interval(self.limits.idle / 4);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ends_at: Option<Instant> = None;
+        loop {
+            if ends_at.is_none() {
+                self.serve_buffered()?;
+            } else if self.outbox.is_empty() && self.in_flight.is_empty() {
+                return Ok(());
+            }
+            let reading = ends_at.is_none() && self.outbox.bytes < self.limits.outbox_bytes;
+            if reading && self.buffer.capacity() - self.buffer.len() < READ_SIZE_MIN {
+                self.buffer.reserve(self.read_size);
+            }
+            tokio::select! {
+                biased;
+                () = &mut closed => return Ok(()),
+                written = self.outbox.write(&mut writer), if !self.outbox.is_empty() => {
+                    written?;
+                    last_byte = Instant::now();
+                }
+                Some(answer) = self.in_flight.next(), if !self.in_flight.is_empty() => {
+                    if let Some(answer) = answer {
+                        self.outbox.push(&answer);
+                    }
+                }
+                Some(command) = self.outgoing.recv() => {
+                    self.outbox.push(&command);
+                    while self.outbox.bytes < self.limits.outbox_bytes
+                        && let Ok(more) = self.outgoing.try_recv()
+                    {
+                        self.outbox.push(&more);
+                    }
+                }
+                read = reader.read_buf(&mut self.buffer), if reading => {
+                    let size = read?;
+                    if size == 0 {
+                        return self.flush(&mut writer).await;
+                    }
+                    last_byte = Instant::now();
+                    if self.buffer.len() == self.buffer.capacity() {
+                        self.read_size = (self.read_size * 2).min(READ_SIZE_MAX);
+                    }
+                }
+                () = &mut shutdown, if ends_at.is_none() => {
+                    ends_at = Some(Instant::now() + self.limits.grace);
+                    ticks = tokio::time::interval(self.limits.grace / 8);
+                }
+                now = ticks.tick() => {
+                    if ends_at.is_some_and(|end| now >= end) {
+                        return Ok(());
+                    }
+                    if now.duration_since(last_byte) >= self.limits.idle && self.in_flight.is_empty() {
+                        tracing::info!(peer = %self.peer.remote, "idle connection closed");
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn flush(&mut self, writer: &mut tokio::net::tcp::WriteHalf<'_>) -> io::Result<()> {
+        while !self.outbox.is_empty() {
+            self.outbox.write(writer).await?;
+        }
+        Ok(())
+    }
+
+    /// Serves the whole frames of the read buffer, as far as their answers find room.
+    fn serve_buffered(&mut self) -> io::Result<()> {
+        while self.outbox.bytes < self.limits.outbox_bytes {
+            let decoded = frame::decode(&mut self.buffer, self.limits.frame);
+            let command = decoded.map_err(|error| {
+                tracing::warn!(peer = %self.peer.remote, %error, "not RocketMQ's protocol; the connection is closed");
+                io::Error::new(io::ErrorKind::InvalidData, error)
+            })?;
+            match command {
+                None => break,
+                Some(response) if response.is_response() => self.peer.answered(response),
+                Some(request) => self.serve(request),
+            }
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self, request: Command) {
+        let ticket = Ticket::of(&request);
+        if self.in_flight.len() >= self.limits.in_flight {
+            let remark = format!(
+                "[OVERLOAD]system busy, start flow control for a while, in-flight requests of this connection reached the limit {}",
+                self.limits.in_flight
+            );
+            self.answer(ticket, Command::refusal(ResponseCode::SYSTEM_BUSY, remark));
+            return;
+        }
+        let (service, peer) = (&self.service, &self.peer);
+        let answer = std::panic::catch_unwind(AssertUnwindSafe(|| service.call(peer, request)));
+        match answer {
+            Ok(Answer::None) => {}
+            Ok(Answer::Now(answer)) => self.answer(ticket, answer),
+            Ok(Answer::Later(future)) => {
+                let waiting = AssertUnwindSafe(future).catch_unwind().map(move |answer| match answer {
+                    Ok(answer) => answer.and_then(|answer| ticket.stamp(answer)),
+                    Err(_) => ticket.stamp(ticket.panicked()),
+                });
+                self.in_flight.push(waiting.boxed());
+            }
+            Err(_) => {
+                let answer = ticket.panicked();
+                self.answer(ticket, answer);
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Command) {
+        if let Some(answer) = ticket.stamp(answer) {
+            self.outbox.push(&answer);
+        }
+    }
+}
+
+/// What an answer must take over from its request.
+#[derive(Clone, Copy)]
+struct Ticket {
+    code: i32,
+    opaque: i32,
+    oneway: bool,
+    serialize_type: SerializeType,
+}
+
+impl Ticket {
+    fn of(request: &Command) -> Self {
+        Self {
+            code: request.code,
+            opaque: request.opaque,
+            oneway: request.is_oneway(),
+            serialize_type: request.serialize_type,
+        }
+    }
+
+    /// Makes `answer` the answer to this request; one-way requests have none.
+    fn stamp(self, mut answer: Command) -> Option<Command> {
+        answer.opaque = self.opaque;
+        answer.flag |= FLAG_RESPONSE;
+        answer.serialize_type = self.serialize_type;
+        (!self.oneway).then_some(answer)
+    }
+
+    fn panicked(self) -> Command {
+        tracing::error!(code = self.code, "the handler of a request panicked");
+        Command::refusal(ResponseCode::SYSTEM_ERROR, "the request's handler failed; the broker's log says where")
+    }
+}
+
+/// Slices that wait to be written, in order.
+#[derive(Default)]
+struct Outbox {
+    queue: VecDeque<Bytes>,
+    /// Headers and small bodies, gathered into one slice.
+    tail: BytesMut,
+    bytes: usize,
+}
+
+/// A body shorter than this is copied behind its header; a longer one is written from where it lies.
+const COPY_MAX: usize = 1024;
+/// Slices of one write; the kernel takes up to 1024.
+const SLICES_MAX: usize = 64;
+
+impl Outbox {
+    fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn push(&mut self, command: &Command) {
+        let before = self.tail.len();
+        let mut queued = 0;
+        let queue = &mut self.queue;
+        frame::encode(command, &mut self.tail, |tail, body| {
+            if body.len() < COPY_MAX {
+                tail.extend_from_slice(body);
+            } else {
+                queued += tail.len() + body.len();
+                queue.push_back(tail.split().freeze());
+                queue.push_back(body.clone());
+            }
+        });
+        self.bytes = self.bytes + queued + self.tail.len() - before;
+    }
+
+    /// Writes once, as much as the socket takes. Cancelling it loses nothing.
+    async fn write(&mut self, writer: &mut tokio::net::tcp::WriteHalf<'_>) -> io::Result<()> {
+        if !self.tail.is_empty() {
+            self.queue.push_back(self.tail.split().freeze());
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut count = 0;
+        for (slot, bytes) in slices.iter_mut().zip(&self.queue) {
+            *slot = IoSlice::new(bytes);
+            count += 1;
+        }
+        let mut written = writer.write_vectored(&slices[..count]).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.bytes -= written;
+        while let Some(front) = self.queue.front_mut() {
+            if front.len() > written {
+                front.advance(written);
+                break;
+            }
+            written -= front.len();
+            self.queue.pop_front();
+        }
+        Ok(())
+    }
+}
