@@ -164,6 +164,8 @@ impl Peer {
         let exchange = async {
             self.outgoing.send(command).await.map_err(|_| self.closed_error())?;
             tokio::select! {
+                // An answer that came just before the end still counts.
+                biased;
                 answer = receiver => answer.map_err(|_| self.closed_error()),
                 () = self.closed.cancelled() => Err(self.closed_error()),
             }
