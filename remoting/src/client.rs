@@ -116,7 +116,7 @@ impl Client {
         if let Some(peer) = open.as_ref().filter(|peer| !peer.is_closed()) {
             return Ok(Arc::clone(peer));
         }
-        let failed = |source| RemotingError::Connect { address: address.to_owned(), source };
+        let failed = |reason| RemotingError::Connect { address: address.to_owned(), reason };
         // A name is resolved anew for each connection, and each of its addresses is tried.
         let stream = tokio::time::timeout(self.config.connect_timeout, TcpStream::connect(address))
             .await

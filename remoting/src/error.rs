@@ -41,12 +41,12 @@ pub enum FrameError {
 #[derive(Debug, thiserror::Error)]
 pub enum RemotingError {
     /// The address cannot be resolved or reached.
-    #[error("connect to {address} failed: {source}")]
+    #[error("connect to {address} failed: {reason}")]
     Connect {
         /// `host:port` as given.
         address: String,
         /// What the system said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// No answer came in time. The peer may have done what was asked.
     #[error("no answer from {address} within {timeout:?}")]

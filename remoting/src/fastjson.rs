@@ -106,7 +106,7 @@ macro_rules! bare_in_key {
 impl<F: Formatter> Formatter for Dialect<F> {
     delegate! {
         begin_array(); end_array(); begin_array_value(first: bool); end_array_value();
-        begin_object(); end_object(); begin_object_value(); end_object_value();
+        begin_object(); end_object(); end_object_value();
     }
 
     bare_in_key! {
@@ -122,6 +122,11 @@ impl<F: Formatter> Formatter for Dialect<F> {
     fn end_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
         self.key = Key::No;
         self.layout.end_object_key(writer)
+    }
+
+    /// Java's pretty form has no blank after the colon either.
+    fn begin_object_value<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b":")
     }
 
     fn begin_string<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
@@ -339,7 +344,7 @@ mod tests {
     #[test]
     fn the_pretty_form_has_tabs_and_bare_keys() {
         let table = BTreeMap::from([("t", BTreeMap::from([(1, 2)]))]);
-        assert_eq!(to_string_pretty(&table), "{\n\t\"t\": {\n\t\t1: 2\n\t}\n}");
+        assert_eq!(to_string_pretty(&table), "{\n\t\"t\":{\n\t\t1:2\n\t}\n}");
     }
 
     #[test]

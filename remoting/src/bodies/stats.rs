@@ -36,6 +36,8 @@ pub struct OffsetWrapper {
     pub consumer_offset: i64,
     /// Store time of the last message consumed, in milliseconds since 1970.
     pub last_timestamp: i64,
+    /// 5.x: the offset of the next message to be pulled; tools show its distance as "Inflight".
+    pub pull_offset: i64,
 }
 
 /// Answer to `GET_CONSUME_STATS`.

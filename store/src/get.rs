@@ -1,0 +1,248 @@
+//! Reading by queue: pulls, look-ups by time (`DefaultMessageStore.getMessage` and its neighbours).
+//!
+//! No lock is taken here. May not: know consumers or subscriptions; the caller's filter decides.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::consume_queue::{ConsumeQueue, UNIT, is_message};
+use crate::core::Core;
+use crate::mapped_file::MappedFile;
+use crate::results::{GetResult, GetStatus, QueueEntry};
+
+/// Queue bytes one pull looks at, at least.
+const SCAN_BYTES_MIN: usize = 16_000;
+
+/// Collects units; neighbours in the log become one slice.
+struct Collected {
+    file: Option<Arc<MappedFile>>,
+    from: u64,
+    to: u64,
+    messages: Vec<Bytes>,
+    count: usize,
+    bytes: usize,
+}
+
+impl Collected {
+    fn add(&mut self, file: Arc<MappedFile>, unit: &QueueEntry) {
+        if self.to != unit.offset || self.file.as_ref().is_none_or(|f| f.start != file.start) {
+            self.close();
+            self.file = Some(file);
+            self.from = unit.offset;
+        }
+        self.to = unit.offset + u64::from(unit.size);
+        self.count += 1;
+        self.bytes += unit.size as usize;
+    }
+
+    fn close(&mut self) {
+        if let Some(file) = self.file.take() {
+            let run = file.bytes((self.from - file.start) as usize, (self.to - file.start) as usize);
+            self.messages.extend(run);
+        }
+    }
+}
+
+/// Limits of one pull.
+struct Limits {
+    count: usize,
+    bytes: usize,
+    hot: (usize, usize),
+    cold: (usize, usize),
+}
+
+impl Limits {
+    /// Whether one more unit would be too much (`isTheBatchFull`); the first always fits.
+    fn reached(&self, collected: &Collected, size: usize, cold: bool) -> bool {
+        if collected.count == 0 {
+            return false;
+        }
+        let (count, bytes) = if cold { self.cold } else { self.hot };
+        collected.count >= self.count.min(count) || collected.bytes + size > self.bytes.min(bytes)
+    }
+}
+
+impl Core {
+    pub(crate) fn get_messages(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        offset: i64,
+        max_count: usize,
+        max_bytes: usize,
+        matches: &mut dyn FnMut(&QueueEntry) -> bool,
+    ) -> GetResult {
+        let started = Instant::now();
+        let result = match self.queues.find(topic, queue_id) {
+            Some(queue) => self.get_from(&queue, offset, max_count, max_bytes, matches),
+            None => answer(GetStatus::NoMatchedLogicQueue, 0, 0, 0),
+        };
+        self.counters.get(u64::from(result.message_count), started.elapsed());
+        result
+    }
+
+    fn get_from(
+        &self,
+        queue: &ConsumeQueue,
+        offset: i64,
+        max_count: usize,
+        max_bytes: usize,
+        matches: &mut dyn FnMut(&QueueEntry) -> bool,
+    ) -> GetResult {
+        let (min, max) = (queue.min_offset(), queue.max_offset());
+        let early = |status, next| answer(status, next, min, max);
+        if max == 0 {
+            return early(GetStatus::NoMessageInQueue, 0);
+        }
+        if offset < min {
+            return early(GetStatus::OffsetTooSmall, min);
+        }
+        if offset == max {
+            return early(GetStatus::OffsetOverflowOne, offset);
+        }
+        if offset > max {
+            return early(GetStatus::OffsetOverflowBadly, max);
+        }
+        let limits = Limits {
+            count: max_count.max(1),
+            bytes: max_bytes,
+            hot: (
+                self.config.max_transfer_count_on_message_in_memory,
+                self.config.max_transfer_bytes_on_message_in_memory,
+            ),
+            cold: (
+                self.config.max_transfer_count_on_message_in_disk,
+                self.config.max_transfer_bytes_on_message_in_disk,
+            ),
+        };
+        let scan = (SCAN_BYTES_MIN / UNIT as usize).max(max_count);
+        let read = queue.read(offset, |units| self.collect(units.take(scan), offset, &limits, matches));
+        match read {
+            Some(result) => GetResult { min_offset: min, max_offset: max, ..result },
+            None => early(GetStatus::OffsetFoundNull, queue.roll_next_file(offset)),
+        }
+    }
+
+    fn collect(
+        &self,
+        units: impl Iterator<Item = QueueEntry>,
+        offset: i64,
+        limits: &Limits,
+        matches: &mut dyn FnMut(&QueueEntry) -> bool,
+    ) -> GetResult {
+        let log_end = self.log.end();
+        let mut status = GetStatus::NoMatchedMessage;
+        let mut next = offset;
+        let mut skip_below = 0;
+        let mut last_physical = 0;
+        let mut cold = false;
+        let mut collected = Collected { file: None, from: 0, to: 0, messages: Vec::new(), count: 0, bytes: 0 };
+        for unit in units {
+            if !is_message(&unit) || unit.offset < skip_below {
+                next = unit.queue_offset + 1;
+                continue;
+            }
+            last_physical = unit.offset;
+            cold = log_end.saturating_sub(unit.offset) > self.hot_bytes;
+            if limits.reached(&collected, unit.size as usize, cold) {
+                break;
+            }
+            next = unit.queue_offset + 1;
+            if !matches(&unit) {
+                continue;
+            }
+            if let Some(file) = self.log.holder(unit.offset, unit.size as usize) {
+                collected.add(file, &unit);
+                status = GetStatus::Found;
+                skip_below = 0;
+            } else {
+                if collected.count == 0 {
+                    status = GetStatus::MessageWasRemoving;
+                }
+                skip_below = self.log.roll_next(unit.offset);
+            }
+        }
+        collected.close();
+        GetResult {
+            next_begin_offset: next,
+            message_count: collected.count as u32,
+            bytes: collected.bytes,
+            messages: collected.messages,
+            max_physical_offset_pulling: last_physical,
+            suggest_pulling_from_slave: cold,
+            ..answer(status, 0, 0, 0)
+        }
+    }
+
+    pub(crate) fn store_time(&self, topic: &str, queue_id: i32, offset: i64) -> Option<i64> {
+        self.store_time_in(&*self.queues.find(topic, queue_id)?, offset)
+    }
+
+    fn store_time_in(&self, queue: &ConsumeQueue, offset: i64) -> Option<i64> {
+        let unit = queue.entry(offset)?;
+        self.log.store_timestamp(unit.offset, unit.size as usize)
+    }
+
+    pub(crate) fn earliest_store_time(&self, topic: &str, queue_id: i32) -> i64 {
+        self.queues.find(topic, queue_id).and_then(|queue| self.store_time_in(&queue, queue.min_offset())).unwrap_or(-1)
+    }
+
+    /// The offset whose message was stored nearest to `timestamp` (`ConsumeQueue.getOffsetInQueueByTime`); of
+    /// several of that very time the first; the earlier one of two equally near. 0 without messages.
+    pub(crate) fn offset_by_time(&self, topic: &str, queue_id: i32, timestamp: i64) -> i64 {
+        let Some(queue) = self.queues.find(topic, queue_id) else { return 0 };
+        let (min, max) = (queue.min_offset(), queue.max_offset());
+        if min >= max {
+            return min;
+        }
+        let time = |offset| self.store_time_in(&queue, offset);
+        // Messages the log lost meanwhile lie before everything it has.
+        let first_not_before = queue.partition_point(|u| time(u.queue_offset).is_none_or(|t| t < timestamp)).max(min);
+        if first_not_before >= max {
+            return max - 1;
+        }
+        if first_not_before == min {
+            return min;
+        }
+        match (time(first_not_before - 1), time(first_not_before)) {
+            (Some(before), Some(after)) if timestamp - before <= after - timestamp => first_not_before - 1,
+            _ => first_not_before,
+        }
+    }
+
+    pub(crate) fn queue_entries(&self, topic: &str, queue_id: i32, index: i64, count: usize) -> Vec<QueueEntry> {
+        let Some(queue) = self.queues.find(topic, queue_id) else { return Vec::new() };
+        let mut entries: Vec<QueueEntry> = Vec::new();
+        let mut next = index.max(queue.min_offset());
+        while entries.len() < count {
+            let before = next;
+            let room = count - entries.len();
+            queue.read(next, |units| {
+                for unit in units.take(room) {
+                    next = unit.queue_offset + 1;
+                    entries.extend(Some(unit).filter(is_message));
+                }
+            });
+            if next == before {
+                break;
+            }
+        }
+        entries
+    }
+}
+
+fn answer(status: GetStatus, next: i64, min: i64, max: i64) -> GetResult {
+    GetResult {
+        status,
+        next_begin_offset: next,
+        min_offset: min,
+        max_offset: max,
+        messages: Vec::new(),
+        message_count: 0,
+        bytes: 0,
+        max_physical_offset_pulling: 0,
+        suggest_pulling_from_slave: false,
+    }
+}

@@ -1,0 +1,228 @@
+//! The key index: index files from oldest to newest, written by the dispatcher, searched by queries.
+//!
+//! Owns the `index` directory. May not: read the log; it answers with log offsets.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::error::StoreError;
+use crate::index_file::{IndexFile, IndexShape, key_hash};
+use crate::mapped_file_queue::remove_if_there;
+use crate::properties::{java_hash_onto, java_string_hash};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Index {
+    dir: PathBuf,
+    shape: IndexShape,
+    files: ArcSwap<Vec<Arc<IndexFile>>>,
+}
+
+impl Index {
+    /// Loads the files. Those of another shape, or that start behind the log's end, are deleted. `repair` makes
+    /// the newest consistent again; older ones were complete on disk before the next was begun.
+    pub(crate) fn recover(dir: PathBuf, shape: IndexShape, log_end: u64, repair: bool) -> Result<Self, StoreError> {
+        let mut files = Vec::new();
+        let mut intact = true;
+        for path in index_paths(&dir)? {
+            let len = fs::metadata(&path).map_err(|e| StoreError::io("stat", &path, e))?.len();
+            // Behind a file that had to go, later ones go too: what they hold is dispatched again.
+            intact &= len == shape.file_len() as u64;
+            if intact {
+                let file = IndexFile::open(&path, shape)?;
+                intact = file.count() > 1 && file.end_physical() < u64::MAX / 2;
+                if intact {
+                    files.push(Arc::new(file));
+                    continue;
+                }
+            }
+            tracing::warn!(file = %path.display(), "the index file is damaged or empty and is deleted");
+            remove_if_there(&path)?;
+        }
+        while let Some(last) = files.last() {
+            if repair || last.end_physical() >= log_end {
+                last.repair(log_end)?;
+            }
+            if last.count() > 1 {
+                break;
+            }
+            remove_if_there(last.path())?;
+            files.pop();
+        }
+        Ok(Self { dir, shape, files: ArcSwap::from_pointee(files) })
+    }
+
+    /// Log offset of the newest indexed message, `None` when nothing is indexed.
+    pub(crate) fn end_physical(&self) -> Option<u64> {
+        self.files.load().last().map(|f| f.end_physical())
+    }
+
+    /// Store time (ms) of the newest indexed message, 0 when nothing is indexed.
+    pub(crate) fn end_timestamp(&self) -> i64 {
+        self.files.load().last().map_or(0, |f| f.end_timestamp())
+    }
+
+    /// Adds a message under a key. Only the dispatcher's thread calls this.
+    pub(crate) fn put(&self, topic: &str, key: &str, physical: u64, timestamp: i64) -> Result<(), StoreError> {
+        let hash = hash_of(topic, key);
+        if let Some(file) = self.files.load().last()
+            && file.put(hash, physical, timestamp)?
+        {
+            return Ok(());
+        }
+        self.next_file()?.put(hash, physical, timestamp)?;
+        Ok(())
+    }
+
+    fn next_file(&self) -> Result<Arc<IndexFile>, StoreError> {
+        fs::create_dir_all(&self.dir).map_err(|e| StoreError::io("create", &self.dir, e))?;
+        if let Some(full) = self.files.load().last() {
+            full.sync()?;
+        }
+        let mut now = jiff::Zoned::now();
+        let path = loop {
+            let path = self.dir.join(now.strftime("%Y%m%d%H%M%S%3f").to_string());
+            if !path.exists() {
+                break path;
+            }
+            now = now.saturating_add(jiff::SignedDuration::from_millis(1));
+        };
+        let file = Arc::new(IndexFile::open(&path, self.shape)?);
+        crate::config_file::sync_dir(&self.dir)?;
+        self.files.rcu(|files| {
+            let mut files = Vec::clone(files);
+            files.push(Arc::clone(&file));
+            files
+        });
+        Ok(file)
+    }
+
+    /// Visits log offsets indexed under the key between the two times (ms), newest first, until `visit` says
+    /// `false`. The same offset may come twice, and a foreign one of the same hash.
+    pub(crate) fn search(&self, topic: &str, key: &str, begin: i64, end: i64, visit: &mut dyn FnMut(u64) -> bool) {
+        let hash = hash_of(topic, key);
+        let mut more = true;
+        for file in self.files.load().iter().rev() {
+            if file.overlaps(begin, end) {
+                file.search(hash, begin, end, &mut |physical| {
+                    more = visit(physical);
+                    more
+                });
+            }
+            if !more || file.begin_timestamp() < begin {
+                return;
+            }
+        }
+    }
+
+    /// Deletes everything, to be indexed again.
+    pub(crate) fn clear(&self) -> Result<(), StoreError> {
+        for file in self.files.swap(Arc::default()).iter() {
+            remove_if_there(file.path())?;
+        }
+        Ok(())
+    }
+
+    /// Deletes files whose messages the log has no more; the newest stays.
+    pub(crate) fn delete_expired(&self, log_min: u64) -> Result<usize, StoreError> {
+        let files = self.files.load_full();
+        let expired =
+            files.iter().take(files.len().saturating_sub(1)).take_while(|f| f.end_physical() < log_min).count();
+        if expired > 0 {
+            self.files.rcu(|files| files[expired.min(files.len())..].to_vec());
+            for file in &files[..expired] {
+                remove_if_there(file.path())?;
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Brings the newest file to the disk; the older ones are there.
+    pub(crate) fn flush(&self) -> Result<(), StoreError> {
+        match self.files.load().last() {
+            Some(file) => file.sync(),
+            None => Ok(()),
+        }
+    }
+
+    /// How many files there are.
+    pub(crate) fn file_count(&self) -> usize {
+        self.files.load().len()
+    }
+}
+
+fn hash_of(topic: &str, key: &str) -> u32 {
+    key_hash(java_hash_onto(java_hash_onto(java_string_hash(topic), "#"), key))
+}
+
+/// Index files in `dir`, oldest first: names of 17 digits.
+fn index_paths(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(StoreError::io("list", dir, e)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| StoreError::io("list", dir, e))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name.len() == 17 && name.bytes().all(|b| b.is_ascii_digit()) {
+            paths.push(path);
+        }
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: IndexShape = IndexShape { slots: 8, entries: 4 };
+
+    fn found(index: &Index, key: &str, begin: i64, end: i64) -> Vec<u64> {
+        let mut found = Vec::new();
+        index.search("T", key, begin, end, &mut |p| {
+            found.push(p);
+            true
+        });
+        found
+    }
+
+    #[test]
+    fn files_follow_each_other_and_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::recover(dir.path().join("index"), SHAPE, 0, false).unwrap();
+        for i in 1..=8 {
+            index.put("T", if i % 2 == 0 { "even" } else { "odd" }, i * 100, i as i64 * 1000).unwrap();
+        }
+        assert_eq!(index.file_count(), 3);
+        assert_eq!(found(&index, "even", 0, i64::MAX), [800, 600, 400, 200]);
+        assert_eq!(found(&index, "odd", 3000, 5000), [500, 300]);
+        drop(index);
+        let index = Index::recover(dir.path().join("index"), SHAPE, 750, true).unwrap();
+        assert_eq!(found(&index, "even", 0, i64::MAX), [600, 400, 200], "cut at the log's end");
+        assert_eq!(index.end_physical(), Some(700));
+        assert_eq!(index.delete_expired(350).unwrap(), 1);
+        assert_eq!(found(&index, "even", 0, i64::MAX), [600, 400]);
+    }
+
+    #[test]
+    fn a_damaged_file_goes_and_takes_the_later_ones_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("index");
+        let index = Index::recover(root.clone(), SHAPE, 0, false).unwrap();
+        for i in 1..=8 {
+            index.put("T", "k", i * 100, 1000).unwrap();
+        }
+        let second = index_paths(&root).unwrap()[1].clone();
+        drop(index);
+        fs::write(&second, "short").unwrap();
+        let index = Index::recover(root.clone(), SHAPE, 9999, false).unwrap();
+        assert_eq!((index.file_count(), index.end_physical()), (1, Some(300)));
+    }
+}

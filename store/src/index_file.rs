@@ -1,0 +1,288 @@
+//! One index file: a hash table on disk from `topic#key` to log offsets.
+//!
+//! ```text
+//! header 40: beginTimestamp 8 | endTimestamp 8 | beginPhyOffset 8 | endPhyOffset 8 | hashSlotCount 4 | indexCount 4
+//! slots: 4 each, number of the newest entry, 0 empty
+//! entries: 20 each: key hash 4 | log offset 8 | seconds since beginTimestamp 4 | previous entry of the slot 4
+//! ```
+//!
+//! Entry 0 is never used and `indexCount` starts at 1. One thread writes, any may search. May not: read the log.
+
+use std::path::Path;
+
+use crate::error::StoreError;
+use crate::mapped_file::MappedWords;
+
+const AT_BEGIN_TIMESTAMP: usize = 0;
+const AT_END_TIMESTAMP: usize = 8;
+const AT_BEGIN_PHYSICAL: usize = 16;
+const AT_END_PHYSICAL: usize = 24;
+const AT_SLOT_COUNT: usize = 32;
+const AT_INDEX_COUNT: usize = 36;
+const HEADER: usize = 40;
+const SLOT: usize = 4;
+const ENTRY: usize = 20;
+
+/// Sizes of an index file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IndexShape {
+    pub(crate) slots: u32,
+    pub(crate) entries: u32,
+}
+
+impl IndexShape {
+    pub(crate) fn file_len(self) -> usize {
+        self.entry_at(self.entries)
+    }
+
+    fn entry_at(self, number: u32) -> usize {
+        HEADER + self.slots as usize * SLOT + number as usize * ENTRY
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct IndexFile {
+    words: MappedWords,
+    shape: IndexShape,
+}
+
+/// Hash of a `topic#key` (`IndexFile.indexKeyHashMethod`).
+pub(crate) fn key_hash(java_hash: i32) -> u32 {
+    java_hash.checked_abs().unwrap_or(0) as u32
+}
+
+impl IndexFile {
+    /// Opens or creates the file; header and slots are allocated, entries as they come.
+    pub(crate) fn open(path: &Path, shape: IndexShape) -> Result<Self, StoreError> {
+        let words = MappedWords::open(path, shape.file_len(), shape.entry_at(0))?;
+        let file = Self { words, shape };
+        if file.count() == 0 {
+            file.words.set(AT_INDEX_COUNT, 1);
+        }
+        Ok(file)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.words.path()
+    }
+
+    /// Number of the next entry; never more than the file holds, whatever the disk says.
+    pub(crate) fn count(&self) -> u32 {
+        self.words.get(AT_INDEX_COUNT).min(self.shape.entries)
+    }
+
+    pub(crate) fn begin_timestamp(&self) -> i64 {
+        self.words.get_i64(AT_BEGIN_TIMESTAMP)
+    }
+
+    pub(crate) fn end_timestamp(&self) -> i64 {
+        self.words.get_i64(AT_END_TIMESTAMP)
+    }
+
+    pub(crate) fn end_physical(&self) -> u64 {
+        self.words.get_i64(AT_END_PHYSICAL) as u64
+    }
+
+    /// Adds an entry; `false` when the file is full.
+    pub(crate) fn put(&self, hash: u32, physical: u64, timestamp: i64) -> Result<bool, StoreError> {
+        let number = self.count();
+        if number >= self.shape.entries {
+            return Ok(false);
+        }
+        let at = self.shape.entry_at(number);
+        self.words.ensure_allocated(at, at + ENTRY)?;
+        if number <= 1 {
+            self.words.set_i64(AT_BEGIN_PHYSICAL, physical as i64);
+            self.words.set_i64(AT_BEGIN_TIMESTAMP, timestamp);
+        }
+        let begin = self.begin_timestamp();
+        let seconds =
+            if begin <= 0 { 0 } else { (timestamp.saturating_sub(begin) / 1000).clamp(0, i64::from(i32::MAX)) };
+        let slot = self.slot_at(hash);
+        let previous = self.valid_entry(self.words.get(slot), number);
+        self.words.set(at, hash);
+        self.words.set_i64(at + 4, physical as i64);
+        self.words.set(at + 12, seconds as u32);
+        self.words.set(at + 16, previous);
+        self.words.set(slot, number);
+        if previous == 0 {
+            self.words.set(AT_SLOT_COUNT, self.words.get(AT_SLOT_COUNT).wrapping_add(1));
+        }
+        // The count last: only now do searches believe the entry.
+        self.words.set_i64(AT_END_PHYSICAL, physical as i64);
+        self.words.set_i64(AT_END_TIMESTAMP, timestamp);
+        self.words.set(AT_INDEX_COUNT, number + 1);
+        Ok(true)
+    }
+
+    fn slot_at(&self, hash: u32) -> usize {
+        HEADER + (hash % self.shape.slots) as usize * SLOT
+    }
+
+    /// An entry number below `limit`, else 0.
+    fn valid_entry(&self, number: u32, limit: u32) -> u32 {
+        if number < limit.min(self.shape.entries) { number } else { 0 }
+    }
+
+    /// Whether entries of this file may lie between the two times (ms).
+    pub(crate) fn overlaps(&self, begin: i64, end: i64) -> bool {
+        begin <= self.end_timestamp() && end >= self.begin_timestamp()
+    }
+
+    /// Visits log offsets stored under `hash` between the two times (ms), newest first, until `visit` says `false`.
+    pub(crate) fn search(&self, hash: u32, begin: i64, end: i64, visit: &mut dyn FnMut(u64) -> bool) {
+        let base = self.begin_timestamp();
+        let mut number = self.valid_entry(self.words.get(self.slot_at(hash)), self.count());
+        while number > 0 {
+            let at = self.shape.entry_at(number);
+            let time = base.saturating_add(i64::from(self.words.get(at + 12) as i32) * 1000);
+            if self.words.get(at) == hash && (begin..=end).contains(&time) {
+                let physical = self.words.get_i64(at + 4) as u64;
+                if !visit(physical) {
+                    return;
+                }
+            }
+            if time < begin {
+                return;
+            }
+            // Chains lead downwards only, so a damaged one ends too.
+            number = self.valid_entry(self.words.get(at + 16), number);
+        }
+    }
+
+    /// Makes the file consistent again after a crash: entries up to the first that is unwritten, out of order or
+    /// points to or behind `log_end` are kept, and slots, chains and header are computed from them.
+    pub(crate) fn repair(&self, log_end: u64) -> Result<(), StoreError> {
+        let count = self.count();
+        let mut last_physical = 0;
+        let mut good = 1;
+        while good < count {
+            let at = self.shape.entry_at(good);
+            let physical = self.words.get_i64(at + 4) as u64;
+            let unwritten = physical == 0 && self.words.get(at) == 0;
+            if unwritten || physical < last_physical || physical >= log_end {
+                break;
+            }
+            last_physical = physical;
+            good += 1;
+        }
+        self.words.ensure_allocated(HEADER, self.shape.entry_at(good))?;
+        for slot in 0..self.shape.slots as usize {
+            let at = HEADER + slot * SLOT;
+            if self.words.get(at) != 0 {
+                self.words.set(at, 0);
+            }
+        }
+        let mut used_slots = 0;
+        for number in 1..good {
+            let at = self.shape.entry_at(number);
+            let slot = self.slot_at(self.words.get(at));
+            let previous = self.words.get(slot);
+            used_slots += u32::from(previous == 0);
+            if self.words.get(at + 16) != previous {
+                self.words.set(at + 16, previous);
+            }
+            self.words.set(slot, number);
+        }
+        self.words.set(AT_SLOT_COUNT, used_slots);
+        if good < count || self.end_physical() != last_physical {
+            let seconds = if good > 1 { self.words.get(self.shape.entry_at(good - 1) + 12) } else { 0 };
+            let end = self.begin_timestamp().saturating_add(i64::from(seconds as i32) * 1000);
+            self.words.set_i64(AT_END_TIMESTAMP, end);
+            self.words.set_i64(AT_END_PHYSICAL, last_physical as i64);
+        }
+        self.words.set(AT_INDEX_COUNT, good);
+        Ok(())
+    }
+
+    /// Brings everything written so far to the disk.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.words.sync(0, self.shape.entry_at(self.count())).map_err(|e| StoreError::io("flush", self.path(), e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: IndexShape = IndexShape { slots: 4, entries: 10 };
+
+    fn found(file: &IndexFile, hash: u32) -> Vec<u64> {
+        let mut found = Vec::new();
+        file.search(hash, 0, i64::MAX, &mut |physical| {
+            found.push(physical);
+            true
+        });
+        found
+    }
+
+    #[test]
+    fn bytes_lie_where_rocketmq_has_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("20260101000000000");
+        let file = IndexFile::open(&path, SHAPE).unwrap();
+        assert!(file.put(5, 100, 10_000).unwrap());
+        assert!(file.put(9, 200, 12_500).unwrap());
+        let disk = std::fs::read(&path).unwrap();
+        assert_eq!(disk.len(), 40 + 16 + 200);
+        let long = |at: usize| i64::from_be_bytes(disk[at..at + 8].try_into().unwrap());
+        let int = |at: usize| i32::from_be_bytes(disk[at..at + 4].try_into().unwrap());
+        assert_eq!((long(0), long(8), long(16), long(24)), (10_000, 12_500, 100, 200));
+        assert_eq!((int(32), int(36)), (1, 3), "one slot used, next entry 3");
+        assert_eq!(int(40 + 4), 2, "slot 1 points to the newest");
+        assert!(disk[56..76].iter().all(|b| *b == 0), "entry 0 is never used");
+        assert_eq!((int(96), long(100), int(108), int(112)), (9, 200, 2, 1));
+        assert_eq!((found(&file, 5), found(&file, 9)), (vec![100], vec![200]));
+    }
+
+    #[test]
+    fn a_full_file_takes_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = IndexFile::open(&dir.path().join("i"), SHAPE).unwrap();
+        for i in 1..10 {
+            assert!(file.put(1, i * 10, 1000).unwrap());
+        }
+        assert!(!file.put(1, 1000, 1000).unwrap());
+        assert_eq!(found(&file, 1), (1..10).rev().map(|i| i * 10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn repair_recomputes_everything_from_the_entries() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("i");
+        for garbage in [0_u32, 3, u32::MAX] {
+            let file = IndexFile::open(&path, SHAPE).unwrap();
+            file.words.set(AT_INDEX_COUNT, 1);
+            for i in 1..8 {
+                file.put(u32::try_from(i % 3).unwrap() + 1, i * 10, 1000).unwrap();
+            }
+            for slot in 0..4 {
+                file.words.set(HEADER + slot * SLOT, garbage);
+            }
+            file.words.set(SHAPE.entry_at(7) + 16, garbage);
+            file.repair(60).unwrap();
+            assert_eq!((file.count(), file.end_physical()), (6, 50));
+            assert_eq!(found(&file, 2), [40, 10]);
+            assert_eq!(found(&file, 3), [50, 20]);
+        }
+    }
+
+    #[test]
+    fn no_file_content_panics_or_loops() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("i");
+        for byte in [0xFF, 0x7F, 0x01] {
+            std::fs::write(&path, vec![byte; SHAPE.file_len()]).unwrap();
+            let file = IndexFile::open(&path, SHAPE).unwrap();
+            found(&file, 1);
+            file.put(1, 1, 1).unwrap();
+            file.repair(1000).unwrap();
+        }
+    }
+
+    #[test]
+    fn hash_of_the_minimum_is_zero() {
+        assert_eq!((key_hash(i32::MIN), key_hash(-5), key_hash(5)), (0, 5, 5));
+    }
+}

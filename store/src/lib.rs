@@ -1,0 +1,61 @@
+//! RocketMQ's message store: its files, byte for byte.
+//!
+//! Knows no network. Layout, from the outside in:
+//!
+//! * [`MessageStore`] (`store`) is what the broker holds; `core` is what its threads share.
+//! * `commit_log` takes messages under one short lock, `allocate` makes files and pages ready ahead of it,
+//!   `message`, `properties` and `message_id` are the formats.
+//! * `dispatcher` follows the log into `consume_queue`s (table: `consume_queues`) and the `index` (`index_file`).
+//! * `get` and `query` read, without locks.
+//! * `flush`, `checkpoint` and `manifest` say what is on disk; `recovery` brings a store back from it; `health` says
+//!   when nothing more may be written.
+//! * `retention` deletes what is old.
+//! * `mapped_file` is the only module with `unsafe`; `mapped_file_queue` is a run of such files.
+//! * [`ConfigFile`] (`config_file`) is the atomic text file the broker keeps its tables in.
+
+mod allocate;
+mod checkpoint;
+mod commit_log;
+mod config;
+mod config_file;
+mod consume_queue;
+mod consume_queues;
+mod core;
+mod dispatcher;
+mod error;
+mod flush;
+mod get;
+mod health;
+mod index;
+mod index_file;
+mod manifest;
+mod mapped_file;
+mod mapped_file_queue;
+mod message;
+mod message_id;
+mod properties;
+mod query;
+mod recovery;
+mod results;
+mod retention;
+mod stats;
+mod store;
+mod store_lock;
+mod worker;
+
+pub use config::{FlushDiskType, StoreConfig};
+pub use config_file::{ConfigFile, LoadError};
+pub use dispatcher::{Arrival, ArrivalListener};
+pub use error::StoreError;
+pub use message::{
+    Appended, BLANK_MIN, DecodeError, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MessageView, NewMessage, PROPERTIES_MAX,
+    TOPIC_MAX_V1, UNIT_MIN, body_crc, decode_message, sys_flag,
+};
+pub use message_id::{message_id, parse_message_id};
+pub use properties::{
+    DELAY, KEYS, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, Properties, SCHEDULE_TOPIC, TAGS, UNIQ_KEY,
+    java_string_hash, properties, property, push_property,
+};
+pub use results::{GetResult, GetStatus, QueryResult, QueueEntry, QueueRange, TopicQueues};
+pub use stats::{PUT_LATENCY_BOUNDS_MS, PUT_LATENCY_NAMES, StoreStats};
+pub use store::MessageStore;
