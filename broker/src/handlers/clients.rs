@@ -1,0 +1,116 @@
+//! Who is connected: members of groups, for clients and tools.
+
+use std::collections::BTreeMap;
+
+use rocketmq_remoting::bodies::{CheckClientBody, ConsumerIdList, ProducerConnection};
+use rocketmq_remoting::header::broker::{ConsumerGroupRequest, ProducerGroupRequest};
+use rocketmq_remoting::{Command, Header, ResponseCode, fastjson};
+use serde::Serialize;
+
+use super::json;
+use crate::broker::Broker;
+use crate::client_channel::ClientChannel;
+use crate::refusal::Refusal;
+
+/// Answer to `GET_ALL_PRODUCER_INFO`.
+#[derive(Serialize)]
+struct ProducerTableInfo {
+    data: BTreeMap<String, Vec<ProducerInfo>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProducerInfo {
+    client_id: String,
+    language: &'static str,
+    last_update_timestamp: i64,
+    #[serde(rename = "remoteIP")]
+    remote_ip: String,
+    version: i32,
+}
+
+impl From<&ClientChannel> for ProducerInfo {
+    fn from(channel: &ClientChannel) -> Self {
+        Self {
+            client_id: channel.client_id.to_string(),
+            language: channel.language.name(),
+            last_update_timestamp: channel.heard_ms(),
+            remote_ip: format!("/{}", channel.peer.remote()),
+            version: channel.version,
+        }
+    }
+}
+
+/// `GET_CONSUMER_LIST_BY_GROUP`: the client ids among which a member divides the queues.
+pub(crate) fn consumer_list(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let header = ConsumerGroupRequest::decode(&request.ext_fields)?;
+    let Some(group) = broker.consumers.group(&header.consumer_group) else {
+        let remark = format!("no consumer for this group, {}", header.consumer_group);
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    };
+    Ok(json(&ConsumerIdList { consumer_id_list: group.client_ids() }))
+}
+
+/// `GET_CONSUMER_CONNECTION_LIST`.
+pub(crate) fn consumer_connections(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let header = ConsumerGroupRequest::decode(&request.ext_fields)?;
+    let Some(group) = broker.consumers.group(&header.consumer_group) else {
+        let remark = format!("the consumer group[{}] not online", header.consumer_group);
+        return Err(Refusal::new(ResponseCode::CONSUMER_NOT_ONLINE, remark));
+    };
+    Ok(json(&group.connection()))
+}
+
+/// `GET_PRODUCER_CONNECTION_LIST`.
+pub(crate) fn producer_connections(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let header = ProducerGroupRequest::decode(&request.ext_fields)?;
+    let Some(connection_set) = broker.producers.connections(&header.producer_group) else {
+        let remark = format!("the producer group[{}] not exist", header.producer_group);
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    };
+    Ok(json(&ProducerConnection { connection_set }))
+}
+
+/// `GET_ALL_PRODUCER_INFO`.
+pub(crate) fn all_producers(broker: &Broker) -> Command {
+    let groups = broker.producers.all().into_iter();
+    let infos =
+        |channels: Vec<_>| channels.iter().map(|channel: &std::sync::Arc<_>| ProducerInfo::from(&**channel)).collect();
+    json(&ProducerTableInfo { data: groups.map(|(group, channels)| (group, infos(channels))).collect() })
+}
+
+/// `CHECK_CLIENT_CONFIG`: whether a subscription can be served, asked before it is used.
+pub(crate) fn check_client(request: &Command) -> Result<Command, Refusal> {
+    let body = request.body.bytes();
+    if body.is_empty() {
+        return Ok(Command::ok());
+    }
+    let check: CheckClientBody = fastjson::from_slice(&body)?;
+    match check.subscription_data.expression_type.as_str() {
+        "" | "TAG" => Ok(Command::ok()),
+        other => Err(Refusal::new(
+            ResponseCode::SYSTEM_ERROR,
+            format!("The broker does not support consumer to filter message by {other}"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rocketmq_remoting::RequestCode;
+
+    #[test]
+    fn only_expressions_of_tags_pass() {
+        let check = |kind: &str| {
+            let body = format!(
+                r#"{{"clientId":"c","group":"g","subscriptionData":{{"expressionType":"{kind}","topic":"T"}}}}"#
+            );
+            check_client(&Command::request(RequestCode::CHECK_CLIENT_CONFIG).with_body(body))
+        };
+        assert!(check("TAG").is_ok());
+        let refusal = check("SQL92").unwrap_err();
+        assert_eq!(refusal.code, ResponseCode::SYSTEM_ERROR);
+        assert_eq!(refusal.remark, "The broker does not support consumer to filter message by SQL92");
+    }
+}

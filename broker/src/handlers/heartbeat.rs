@@ -1,0 +1,118 @@
+//! `HEART_BEAT` and `UNREGISTER_CLIENT`: clients come and go (4.9's `ClientManageProcessor`).
+
+use std::sync::Arc;
+
+use rocketmq_remoting::bodies::{ConsumerData, Heartbeat, PERM_READ, PERM_WRITE, SubscriptionGroup, TopicConfig};
+use rocketmq_remoting::header::broker::UnregisterClientRequest;
+use rocketmq_remoting::{Command, Header, Peer, ResponseCode, fastjson};
+
+use super::failed;
+use crate::broker::Broker;
+use crate::client_channel::ClientChannel;
+use crate::clock;
+use crate::config::BrokerRole;
+use crate::refusal::Refusal;
+use crate::topics;
+
+/// Characters of a group's name at most, as clients check it.
+const GROUP_MAX: usize = 255;
+/// `TopicSysFlag.FLAG_UNIT_SUB`: a retry topic of a group that belongs to a unit.
+const FLAG_UNIT_SUB: i32 = 2;
+
+/// Notes the groups that a client produces and consumes in.
+pub(crate) fn heartbeat(broker: &Broker, peer: &Arc<Peer>, request: &Command) -> Result<Command, Refusal> {
+    let heartbeat: Heartbeat = fastjson::from_slice(&request.body.bytes())?;
+    let names = heartbeat.consumer_data_set.iter().map(|data| &data.group_name);
+    for name in names.chain(heartbeat.producer_data_set.iter().map(|data| &data.group_name)) {
+        check_group(name)?;
+    }
+    let now = clock::now_millis();
+    let channel = || ClientChannel::new(peer, &heartbeat.client_id, request, now);
+    for data in heartbeat.consumer_data_set {
+        prepare_group(broker, &data)?;
+        let group = data.group_name.clone();
+        if broker.consumers.register(data, channel(), now) {
+            notify(broker, &group);
+        }
+    }
+    for data in heartbeat.producer_data_set {
+        broker.producers.register(&data.group_name, channel(), now);
+    }
+    Ok(Command::ok())
+}
+
+/// Forgets a client in one producer and one consumer group.
+pub(crate) fn unregister(broker: &Broker, peer: &Peer, request: &Command) -> Result<Command, Refusal> {
+    let header = UnregisterClientRequest::decode(&request.ext_fields)?;
+    if let Some(group) = &header.producer_group {
+        broker.producers.unregister(group, peer.id());
+    }
+    if let Some(group) = &header.consumer_group
+        && broker.consumers.unregister(group, peer.id())
+    {
+        notify(broker, group);
+    }
+    Ok(Command::ok())
+}
+
+/// A connection has ended: its clients are gone, and the other members of their groups hear of it.
+pub(crate) fn disconnected(broker: &Broker, peer: &Peer) {
+    broker.producers.disconnected(peer.id());
+    for group in broker.consumers.disconnected(peer.id()) {
+        notify(broker, &group);
+    }
+}
+
+/// Refuses names that would not survive in the keys of `consumerOffset.json` or as a retry topic.
+pub(super) fn check_group(group: &str) -> Result<(), Refusal> {
+    let refuse =
+        |reason: &str| Err(Refusal::new(ResponseCode::SYSTEM_ERROR, format!("the specified group[{group}] {reason}")));
+    if group.trim().is_empty() {
+        return refuse("is blank");
+    }
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'|' | b'-' | b'_');
+    if !group.bytes().all(legal) {
+        return refuse("contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$");
+    }
+    if group.len() > GROUP_MAX {
+        return refuse("is longer than group max length: 255");
+    }
+    Ok(())
+}
+
+/// Makes the group and its retry topic where they are not there and may be made.
+fn prepare_group(broker: &Broker, data: &ConsumerData) -> Result<(), Refusal> {
+    if broker.config().broker_role == BrokerRole::Slave {
+        // Both come from the master; made here, they would be gone with the next copy.
+        return Ok(());
+    }
+    let Some(group) = broker.groups.get_or_create(&data.group_name).map_err(failed)? else { return Ok(()) };
+    let retry = topics::retry_topic(&data.group_name);
+    if topics::check_name(&retry).is_ok() && group.retry_queue_nums > 0 {
+        let sys_flag = if data.unit_mode { FLAG_UNIT_SUB } else { 0 };
+        let config = TopicConfig::new(retry, group.retry_queue_nums, PERM_READ | PERM_WRITE);
+        broker.topics.get_or_create(TopicConfig { topic_sys_flag: sys_flag, ..config }).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Tells the members of a group to rebalance, where broker and group allow it.
+fn notify(broker: &Broker, group: &str) {
+    let group_allows = |config: Arc<SubscriptionGroup>| config.notify_consumer_ids_changed_enable;
+    if broker.config().notify_consumer_ids_changed_enable && broker.groups.get(group).is_none_or(group_allows) {
+        broker.consumers.notify(group);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_break_keys_are_refused() {
+        assert!(check_group("%RETRY%a_b-1|").is_ok());
+        for name in ["", " ", "a@b", "a/b", "ü", &"a".repeat(256)] {
+            assert!(check_group(name).is_err(), "{name:?}");
+        }
+    }
+}

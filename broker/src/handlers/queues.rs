@@ -1,0 +1,73 @@
+//! Queues: their offsets, times and entries.
+
+use rocketmq_remoting::bodies::{QueueEntry, QueueEntryList};
+use rocketmq_remoting::header::broker::{
+    OffsetResponse, QueryConsumeQueueRequest, QueueRequest, SearchOffsetRequest, TimestampResponse,
+};
+use rocketmq_remoting::{Command, Header};
+
+use super::json;
+use crate::broker::Broker;
+use crate::refusal::Refusal;
+use crate::tag_filter::TagFilter;
+
+/// Entries that one `QUERY_CONSUME_QUEUE` shows at most.
+const ENTRIES_MAX: i32 = 4096;
+
+/// `GET_MAX_OFFSET`: the offset of the next message; 0 for an unknown queue.
+pub(crate) fn max_offset(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let header = QueueRequest::decode(&request.ext_fields)?;
+    let offset = broker.store.max_offset(&header.topic, header.queue_id);
+    Ok(Command::ok().with_header(&OffsetResponse { offset }))
+}
+
+/// `GET_MIN_OFFSET`: the offset of the oldest message; 0 for an unknown queue.
+pub(crate) fn min_offset(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let header = QueueRequest::decode(&request.ext_fields)?;
+    let offset = broker.store.min_offset(&header.topic, header.queue_id);
+    Ok(Command::ok().with_header(&OffsetResponse { offset }))
+}
+
+/// `SEARCH_OFFSET_BY_TIMESTAMP`.
+pub(crate) fn search_offset(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let header = SearchOffsetRequest::decode(&request.ext_fields)?;
+    let offset = broker.store.offset_by_time(&header.topic, header.queue_id, header.timestamp);
+    Ok(Command::ok().with_header(&OffsetResponse { offset }))
+}
+
+/// `GET_EARLIEST_MSG_STORETIME`: of the oldest message, -1 without one.
+pub(crate) fn earliest_time(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let header = QueueRequest::decode(&request.ext_fields)?;
+    let timestamp = broker.store.earliest_store_time(&header.topic, header.queue_id);
+    Ok(Command::ok().with_header(&TimestampResponse { timestamp }))
+}
+
+/// `QUERY_CONSUME_QUEUE`: entries as they lie in the queue, and whether a group's filter takes them.
+pub(crate) fn entries(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let header = QueryConsumeQueueRequest::decode(&request.ext_fields)?;
+    let (topic, queue_id) = (&*header.topic, header.queue_id);
+    let group = header.consumer_group.as_deref().filter(|group| !group.is_empty());
+    let subscription = group.and_then(|group| broker.consumers.subscription(group, topic));
+    let filter = subscription.as_ref().map(|subscription| TagFilter::of(subscription));
+    let count = header.count.clamp(0, ENTRIES_MAX) as usize;
+    let found = broker.store.queue_entries(topic, queue_id, header.index, count);
+    let answer = Command::ok();
+    let answer = if found.is_empty() {
+        answer.with_remark(format!("Index {} of {queue_id}@{topic} is not exist!", header.index))
+    } else {
+        answer
+    };
+    let shown = found.iter().map(|entry| QueueEntry {
+        eval: filter.as_ref().is_some_and(|filter| filter.matches(entry.tags_code)),
+        physic_offset: entry.offset as i64,
+        physic_size: entry.size as i32,
+        tags_code: entry.tags_code,
+    });
+    let list = QueueEntryList {
+        max_queue_index: broker.store.max_offset(topic, queue_id),
+        min_queue_index: broker.store.min_offset(topic, queue_id),
+        queue_data: shown.collect(),
+        subscription_data: subscription.as_deref().cloned(),
+    };
+    Ok(Command { body: json(&list).body, ..answer })
+}

@@ -1,0 +1,38 @@
+//! The RocketMQ broker: topics and queues behind RocketMQ's wire protocol, in RocketMQ's files.
+//!
+//! [`run`] is the whole of it. Inside, [`broker`] owns the state and the life cycle, `router` joins
+//! request codes with handlers (`send`, `pull`, `handlers`), the tables (`topics`,
+//! `subscription_groups`, `consumer_offsets`) are the files under `config/`, and `registration`
+//! keeps the name servers informed. Messages themselves are the business of `rocketmq_store`.
+
+mod broker;
+mod client_channel;
+mod clock;
+pub mod config;
+mod config_keys;
+mod config_value;
+mod consumer_offsets;
+mod consumers;
+mod delay;
+mod ha;
+mod handlers;
+mod held_pulls;
+mod http;
+mod metrics;
+mod producers;
+mod pull;
+mod queue_locks;
+mod refusal;
+mod registration;
+mod router;
+mod runtime_info;
+mod send;
+mod send_back;
+mod slave_sync;
+mod stats;
+mod subscription_groups;
+mod tag_filter;
+mod topics;
+mod versioned_table;
+
+pub use broker::run;

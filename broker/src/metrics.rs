@@ -1,0 +1,216 @@
+//! The broker's metrics, read at each scrape.
+//!
+//! Names and labels are those of RocketMQ 5's metrics where it has the metric, so that its
+//! dashboards work. May only read.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::broker::Broker;
+use crate::ha::Replication;
+use crate::topics::{DLQ_PREFIX, RETRY_PREFIX};
+
+/// What [`text`] writes.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Labels = Vec<(&'static str, String)>;
+type Decimal = Gauge<f64, AtomicU64>;
+
+/// All metrics in the text form of `OpenMetrics`.
+pub(crate) fn text(broker: &Broker) -> Result<String, fmt::Error> {
+    let config = broker.config();
+    let labels = [
+        ("cluster", config.broker_cluster_name.clone()),
+        ("node_type", "broker".to_owned()),
+        ("node_id", config.broker_name.clone()),
+        ("broker_id", config.broker_id.to_string()),
+    ];
+    let mut registry = Registry::with_labels(labels.into_iter().map(|(name, value)| (name.into(), value.into())));
+    messages(&mut registry, broker);
+    consumers(&mut registry, broker);
+    storage(&mut registry, broker);
+    replication(&mut registry, broker);
+    gauge(&mut registry, "rocketmq_broker_permission", "2 write, 4 read, 6 both", config.broker_permission.into());
+    if let Some(bytes) = resident_bytes() {
+        gauge(&mut registry, "process_resident_memory_bytes", "Memory of this process", bytes);
+    }
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let metric = Gauge::<i64>::default();
+    metric.set(value);
+    registry.register(name, help, metric);
+}
+
+fn decimal(registry: &mut Registry, name: &str, help: &str, value: f64) {
+    let metric = Decimal::default();
+    metric.set(value);
+    registry.register(name, help, metric);
+}
+
+/// A counter; its name ends in `_total` in the text.
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let metric = Counter::<u64>::default();
+    metric.inc_by(value);
+    registry.register(name, help, metric);
+}
+
+fn counters(registry: &mut Registry, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) {
+    let family = Family::<Labels, Counter>::default();
+    for (labels, value) in values {
+        family.get_or_create(&labels).inc_by(value);
+    }
+    registry.register(name, help, family);
+}
+
+fn gauges(registry: &mut Registry, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, i64)>) {
+    let family = Family::<Labels, Gauge>::default();
+    for (labels, value) in values {
+        family.get_or_create(&labels).set(value);
+    }
+    registry.register(name, help, family);
+}
+
+fn messages(registry: &mut Registry, broker: &Broker) {
+    let puts = broker.stats.topic_puts();
+    let topic = |name: &str| vec![("topic", name.to_owned()), ("is_system", broker.topics.is_system(name).to_string())];
+    let nums = puts.iter().map(|(name, nums, _)| (topic(name), *nums));
+    counters(registry, "rocketmq_messages_in", "Messages stored for producers", nums);
+    let bytes = puts.iter().map(|(name, _, bytes)| (topic(name), *bytes));
+    counters(registry, "rocketmq_throughput_in", "Bytes of these", bytes);
+
+    let gets = broker.stats.group_gets();
+    let pair = |key: &str| {
+        let (name, group) = key.split_once('@').unwrap_or((key, ""));
+        let mut labels = topic(name);
+        labels.push(("consumer_group", group.to_owned()));
+        labels.push(("is_retry", name.starts_with(RETRY_PREFIX).to_string()));
+        labels
+    };
+    let nums = gets.iter().map(|(key, nums, _)| (pair(key), *nums));
+    counters(registry, "rocketmq_messages_out", "Messages handed to consumers", nums);
+    let bytes = gets.iter().map(|(key, _, bytes)| (pair(key), *bytes));
+    counters(registry, "rocketmq_throughput_out", "Bytes of these", bytes);
+
+    let dead = puts.iter().filter_map(|(name, nums, _)| {
+        let group = name.strip_prefix(DLQ_PREFIX)?;
+        Some((vec![("consumer_group", group.to_owned())], *nums))
+    });
+    counters(registry, "rocketmq_send_to_dlq_messages", "Messages that consumers gave up", dead);
+    let refused = broker.stats.put_failed_times();
+    counter(registry, "rocketmq_broker_sends_refused", "Sends that were refused", refused);
+}
+
+fn consumers(registry: &mut Registry, broker: &Broker) {
+    let producers = broker.producers.connection_count() as i64;
+    gauge(registry, "rocketmq_producer_connections", "Connections that produce", producers);
+    let consumers = broker.consumers.connection_count() as i64;
+    gauge(registry, "rocketmq_consumer_connections", "Connections that consume", consumers);
+    gauge(registry, "rocketmq_broker_held_pulls", "Pulls that wait for messages", broker.held_pulls.count() as i64);
+    gauge(registry, "rocketmq_topic_number", "Topics", broker.topics.names().len() as i64);
+    let groups = broker.groups.to_wire().subscription_group_table.len() as i64;
+    gauge(registry, "rocketmq_consumer_group_number", "Consumer groups", groups);
+
+    let table = broker.offsets.to_wire().offset_table;
+    let lags = table.iter().filter_map(|(key, queues)| {
+        let (topic, group) = key.split_once('@')?;
+        let behind = |(queue, offset): (&i32, &i64)| (broker.store.max_offset(topic, *queue) - offset).max(0);
+        let labels = vec![
+            ("topic", topic.to_owned()),
+            ("consumer_group", group.to_owned()),
+            ("is_retry", topic.starts_with(RETRY_PREFIX).to_string()),
+        ];
+        Some((labels, queues.iter().map(behind).sum()))
+    });
+    gauges(registry, "rocketmq_consumer_lag_messages", "Messages that a group has not consumed", lags);
+}
+
+fn storage(registry: &mut Registry, broker: &Broker) {
+    let store = &broker.store;
+    let (min, max) = (store.min_physical_offset(), store.max_physical_offset());
+    let flush_behind = max.saturating_sub(store.flushed_offset());
+    let dispatch_behind = max.saturating_sub(store.dispatched_offset());
+    let values = [
+        ("rocketmq_broker_commitlog_max_offset", "Where the log ends", max),
+        ("rocketmq_broker_commitlog_min_offset", "Where the log begins", min),
+        ("rocketmq_broker_commitlog_flushed_offset", "Up to where the log is on disk", store.flushed_offset()),
+        ("rocketmq_broker_commitlog_dispatched_offset", "Up to where queues are made", store.dispatched_offset()),
+        ("rocketmq_storage_size", "Bytes of the log", max.saturating_sub(min)),
+        ("rocketmq_storage_flush_behind_bytes", "Bytes of the log that are not on disk yet", flush_behind),
+        ("rocketmq_storage_dispatch_behind_bytes", "Bytes of the log without queue entries", dispatch_behind),
+    ];
+    for (name, help, value) in values {
+        gauge(registry, name, help, value as i64);
+    }
+    let earliest = store.earliest_message_time();
+    let reserve = if earliest > 0 { (crate::clock::now_millis() - earliest).max(0) } else { 0 };
+    gauge(registry, "rocketmq_storage_message_reserve_time", "Age of the oldest message, ms", reserve);
+    decimal(registry, "rocketmq_storage_disk_ratio", "Used share of the partition", store.disk_ratio());
+    gauge(registry, "rocketmq_storage_writable", "1 while messages are taken", store.writable().is_ok().into());
+    let stats = store.stats();
+    counter(registry, "rocketmq_storage_flushes", "Flushes of the log", stats.flush_times);
+    counter(registry, "rocketmq_storage_put_failed", "Appends that failed", stats.put_failed_times);
+    gauge(registry, "rocketmq_storage_put_max_milliseconds", "Longest append", stats.put_entire_time_max_ms as i64);
+}
+
+fn replication(registry: &mut Registry, broker: &Broker) {
+    match &broker.replication {
+        Replication::Master(master) => {
+            let slaves = master.slaves();
+            gauge(registry, "rocketmq_ha_slaves", "Slaves that follow this master", slaves.len() as i64);
+            let acknowledged = master.acknowledged() as i64;
+            gauge(registry, "rocketmq_ha_acknowledged_offset", "Up to where a slave has had the log", acknowledged);
+            let lags = slaves.iter().map(|slave| (vec![("slave", slave.remote.to_string())], slave.lag as i64));
+            gauges(registry, "rocketmq_ha_slave_lag_bytes", "Bytes of the log that a slave does not have", lags);
+        }
+        Replication::Slave(slave) => {
+            let status = slave.status();
+            gauge(registry, "rocketmq_ha_connected", "1 while the master sends", status.connected.is_some().into());
+            let diverged = status.divergence.is_some().into();
+            gauge(registry, "rocketmq_ha_diverged", "1 when the master's log does not continue ours", diverged);
+            if let Some(lag) = slave.lag() {
+                gauge(registry, "rocketmq_ha_lag_bytes", "Bytes of the master's log that are not here", lag as i64);
+            }
+        }
+    }
+}
+
+/// Resident memory of this process.
+fn resident_bytes() -> Option<i64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: i64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_as_dashboards_expect_them() {
+        let mut registry = Registry::default();
+        let labels = vec![("topic", "T".to_owned())];
+        counters(&mut registry, "rocketmq_messages_in", "help", [(labels.clone(), 7)]);
+        gauges(&mut registry, "rocketmq_ha_slave_lag_bytes", "help", [(labels, 5)]);
+        decimal(&mut registry, "rocketmq_storage_disk_ratio", "help", 0.5);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            "rocketmq_messages_in_total{topic=\"T\"} 7",
+            "rocketmq_ha_slave_lag_bytes{topic=\"T\"} 5",
+            "rocketmq_storage_disk_ratio 0.5",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in {text}");
+        }
+        assert!(resident_bytes().is_some_and(|bytes| bytes > 0));
+    }
+}

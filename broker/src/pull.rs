@@ -1,0 +1,216 @@
+//! `PULL_MESSAGE`: reading a queue, or waiting at its end (4.9's `PullMessageProcessor`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use rocketmq_remoting::bodies::{MessageModel, PERM_READ};
+use rocketmq_remoting::header::message::{PullMessageRequest, PullMessageResponse, pull_flag};
+use rocketmq_remoting::{Answer, Body, Command, Header, Peer, ResponseCode};
+use rocketmq_store::GetStatus;
+
+use crate::broker::Broker;
+use crate::config::{BrokerConfig, BrokerRole};
+use crate::refusal::{FAQ, Refusal};
+use crate::tag_filter::TagFilter;
+
+/// A pull after its checks.
+struct Pull {
+    group: ByteString,
+    topic: ByteString,
+    queue_id: i32,
+    offset: i64,
+    max_messages: usize,
+    max_bytes: usize,
+    filter: TagFilter,
+    /// Where a slow group is sent, if slaves may be read.
+    slow_broker_id: i64,
+    broker_id: i64,
+}
+
+/// Answers a pull, now or when a message comes.
+pub(crate) fn pull(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<Answer, Refusal> {
+    let header = PullMessageRequest::decode(&request.ext_fields)?;
+    let pull = check(broker, peer, &header)?;
+    let commits = header.sys_flag & pull_flag::COMMIT_OFFSET != 0;
+    if commits && header.commit_offset >= 0 && broker.config().broker_role != BrokerRole::Slave {
+        broker.offsets.commit(&pull.group, &pull.topic, pull.queue_id, header.commit_offset);
+    }
+    let answer = pull.run(broker);
+    let waits = answer.response_code() == ResponseCode::PULL_NOT_FOUND && header.sys_flag & pull_flag::SUSPEND != 0;
+    if !waits {
+        return Ok(Answer::Now(answer));
+    }
+    let config = broker.config();
+    let patience = if config.long_polling_enable {
+        Duration::from_millis(header.suspend_timeout_millis.max(0) as u64)
+    } else {
+        config.short_polling_time
+    };
+    Ok(Answer::later(hold(Arc::clone(broker), pull.detached(), patience)))
+}
+
+/// Waits for a message or for `patience` to end, then runs the pull again, which answers for good.
+async fn hold(broker: Arc<Broker>, pull: Pull, patience: Duration) -> Command {
+    let mut place = broker.held_pulls.hold(&pull.topic, pull.queue_id, pull.offset, pull.filter.clone());
+    if broker.store.max_offset(&pull.topic, pull.queue_id) <= pull.offset {
+        let _ = tokio::time::timeout(patience, place.woken()).await;
+    }
+    drop(place);
+    pull.run(&broker)
+}
+
+fn check(broker: &Broker, peer: &Peer, header: &PullMessageRequest) -> Result<Pull, Refusal> {
+    let config = broker.config();
+    if config.broker_permission & PERM_READ == 0 {
+        let remark = format!("the broker[{}] pulling message is forbidden", config.broker_ip1);
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+    }
+    let group = broker
+        .groups
+        .get_or_create(&header.consumer_group)
+        .map_err(|error| Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string()))?
+        .ok_or_else(|| Refusal::group_not_exist(&header.consumer_group))?;
+    if !group.consume_enable {
+        let remark = format!("subscription group no permission, {}", header.consumer_group);
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+    }
+    let topic = broker.topics.get(&header.topic).ok_or_else(|| {
+        tracing::debug!(peer = %peer.remote(), topic = %header.topic, "pull of an unknown topic");
+        Refusal::topic_not_exist(&header.topic)
+    })?;
+    if topic.perm & PERM_READ == 0 {
+        let remark = format!("the topic[{}] pulling message is forbidden", header.topic);
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+    }
+    if header.queue_id < 0 || header.queue_id >= topic.read_queue_nums {
+        let remark = format!(
+            "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{}] consumer:[{}]",
+            header.queue_id,
+            header.topic,
+            topic.read_queue_nums,
+            peer.remote()
+        );
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    }
+    Ok(Pull {
+        filter: filter(broker, header, group.consume_broadcast_enable)?,
+        group: header.consumer_group.clone(),
+        topic: header.topic.clone(),
+        queue_id: header.queue_id,
+        offset: header.queue_offset,
+        max_messages: header.max_msg_nums.max(0) as usize,
+        max_bytes: header.max_msg_bytes.map_or(usize::MAX, |bytes| bytes.max(0) as usize),
+        slow_broker_id: group.which_broker_when_consume_slowly,
+        broker_id: group.broker_id,
+    })
+}
+
+/// What the consumer wants of the topic: the expression of the request itself, or the one that its
+/// group's heartbeats brought.
+fn filter(broker: &Broker, header: &PullMessageRequest, broadcast_enable: bool) -> Result<TagFilter, Refusal> {
+    if header.sys_flag & pull_flag::SUBSCRIPTION != 0 {
+        require_tag_expression(header.expression_type.as_deref())?;
+        return Ok(TagFilter::parse(header.subscription.as_deref().unwrap_or("")));
+    }
+    let Some(state) = broker.consumers.group(&header.consumer_group) else {
+        let remark = format!("the consumer's group info not exist{FAQ}");
+        return Err(Refusal::new(ResponseCode::SUBSCRIPTION_NOT_EXIST, remark));
+    };
+    if !broadcast_enable && state.message_model == MessageModel::Broadcasting {
+        let remark = format!("the consumer group[{}] can not consume by broadcast way", header.consumer_group);
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+    }
+    let Some(subscription) = state.subscriptions.get(&*header.topic) else {
+        let remark = format!("the consumer's subscription not exist{FAQ}");
+        return Err(Refusal::new(ResponseCode::SUBSCRIPTION_NOT_EXIST, remark));
+    };
+    if subscription.sub_version < header.sub_version {
+        let remark = "the consumer's subscription not latest";
+        return Err(Refusal::new(ResponseCode::SUBSCRIPTION_NOT_LATEST, remark));
+    }
+    require_tag_expression(Some(&subscription.expression_type))?;
+    Ok(TagFilter::of(subscription))
+}
+
+fn require_tag_expression(expression_type: Option<&str>) -> Result<(), Refusal> {
+    match expression_type {
+        None | Some("" | "TAG") => Ok(()),
+        Some(other) => Err(Refusal::new(
+            ResponseCode::SYSTEM_ERROR,
+            format!("The broker does not support consumer to filter message by {other}"),
+        )),
+    }
+}
+
+impl Pull {
+    /// A copy that does not hold on to the connection's read buffer while it waits.
+    fn detached(self) -> Self {
+        let copy = |text: &ByteString| ByteString::from(text.to_string());
+        Self { group: copy(&self.group), topic: copy(&self.topic), ..self }
+    }
+
+    fn run(&self, broker: &Broker) -> Command {
+        let config = broker.config();
+        let is_slave = config.broker_role == BrokerRole::Slave;
+        let found = broker.store.get_messages(
+            &self.topic,
+            self.queue_id,
+            self.offset,
+            self.max_messages.min(config.max_transfer_count_on_message_in_memory),
+            self.max_bytes.min(config.max_transfer_bytes_on_message_in_memory),
+            &mut |entry| self.filter.matches(entry.tags_code),
+        );
+        let mut next_begin_offset = found.next_begin_offset;
+        let corrects = !is_slave || config.offset_check_in_slave;
+        let (code, remark) = match found.status {
+            GetStatus::Found => (ResponseCode::SUCCESS, "FOUND"),
+            GetStatus::NoMatchedMessage => (ResponseCode::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE"),
+            GetStatus::MessageWasRemoving => (ResponseCode::PULL_RETRY_IMMEDIATELY, "MESSAGE_WAS_REMOVING"),
+            GetStatus::NoMatchedLogicQueue | GetStatus::NoMessageInQueue if self.offset != 0 => {
+                (ResponseCode::PULL_OFFSET_MOVED, "NO_MESSAGE_IN_QUEUE")
+            }
+            GetStatus::NoMatchedLogicQueue => (ResponseCode::PULL_NOT_FOUND, "NO_MATCHED_LOGIC_QUEUE"),
+            GetStatus::NoMessageInQueue => (ResponseCode::PULL_NOT_FOUND, "NO_MESSAGE_IN_QUEUE"),
+            GetStatus::OffsetFoundNull => (ResponseCode::PULL_NOT_FOUND, "OFFSET_FOUND_NULL"),
+            GetStatus::OffsetOverflowOne => (ResponseCode::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
+            GetStatus::OffsetOverflowBadly => (ResponseCode::PULL_OFFSET_MOVED, "OFFSET_OVERFLOW_BADLY"),
+            GetStatus::OffsetTooSmall => (ResponseCode::PULL_OFFSET_MOVED, "OFFSET_TOO_SMALL"),
+        };
+        // A slave may be behind: it sends nobody to another offset.
+        let code = if code == ResponseCode::PULL_OFFSET_MOVED && !corrects {
+            next_begin_offset = self.offset;
+            ResponseCode::PULL_RETRY_IMMEDIATELY
+        } else {
+            code
+        };
+        let mut answer = Command::response(code)
+            .with_header(&PullMessageResponse {
+                suggest_which_broker_id: self.suggestion(&config, found.suggest_pulling_from_slave),
+                next_begin_offset,
+                min_offset: found.min_offset,
+                max_offset: found.max_offset,
+            })
+            .with_remark(ByteString::from_static(remark));
+        if code == ResponseCode::SUCCESS {
+            broker.stats.get(
+                &self.group,
+                &self.topic,
+                self.queue_id,
+                u64::from(found.message_count),
+                found.bytes as u64,
+            );
+            answer.body = Body::from(found.messages);
+        }
+        answer
+    }
+
+    /// The broker id that the next pull is suggested to go to.
+    fn suggestion(&self, config: &BrokerConfig, reads_cold: bool) -> i64 {
+        match (config.slave_read_enable, reads_cold) {
+            (false, _) => 0,
+            (true, true) => self.slow_broker_id,
+            (true, false) => self.broker_id,
+        }
+    }
+}

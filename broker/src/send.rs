@@ -1,0 +1,309 @@
+//! `SEND_MESSAGE`, `SEND_MESSAGE_V2` and `SEND_BATCH_MESSAGE` (4.9's `SendMessageProcessor`).
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use bytes::Buf as _;
+use bytestring::ByteString;
+use rocketmq_remoting::bodies::{PERM_READ, PERM_WRITE, TopicConfig};
+use rocketmq_remoting::header::message::{SendMessageRequest, SendMessageRequestV2, SendMessageResponse};
+use rocketmq_remoting::{Answer, Command, Header, Peer, RequestCode, ResponseCode};
+use rocketmq_store::{Appended, NewMessage, StoreError, message_id, properties, property, push_property, sys_flag};
+
+use crate::broker::Broker;
+use crate::clock;
+use crate::config::{BrokerConfig, BrokerRole, FlushDiskType};
+use crate::delay;
+use crate::refusal::Refusal;
+use crate::topics;
+
+/// Properties of a message at most, in bytes: their length has 15 bits on disk.
+const PROPERTIES_MAX: usize = 32_767;
+
+/// Stores a message or a batch, and answers when it is as safe as the configuration promises.
+pub(crate) fn send(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Answer {
+    match try_send(broker, peer, request) {
+        Ok(answer) => answer,
+        Err(refusal) => {
+            broker.stats.put_failed();
+            // A Java client wants the trace fields even of a refusal.
+            let response = refusal.into_response().with_header(&response_header(&broker.config()));
+            Answer::Now(response)
+        }
+    }
+}
+
+fn try_send(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<Answer, Refusal> {
+    let header = if request.request_code() == RequestCode::SEND_MESSAGE {
+        SendMessageRequest::decode(&request.ext_fields)?
+    } else {
+        SendMessageRequestV2::decode(&request.ext_fields)?.into()
+    };
+    let is_batch = header.batch || request.request_code() == RequestCode::SEND_BATCH_MESSAGE;
+    let config = broker.config();
+    check_broker(&config)?;
+    let topic = find_topic(broker, &config, &header)?;
+    let queue_id = choose_queue(&topic, &header)?;
+    let body = request.body.bytes();
+    let text = header.properties.as_deref().unwrap_or("").as_bytes();
+    if body.len() > config.max_message_size || text.len() > PROPERTIES_MAX {
+        return Err(too_large(&config));
+    }
+    if is_prepared(header.sys_flag, text) {
+        let remark = format!("the broker[{}] sending transaction message is forbidden", config.broker_ip1);
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+    }
+    let message = NewMessage {
+        topic: &header.topic,
+        queue_id,
+        flag: header.flag,
+        sys_flag: header.sys_flag | if topic.topic_filter_type == "MULTI_TAG" { sys_flag::MULTI_TAGS } else { 0 },
+        born_timestamp: header.born_timestamp,
+        born_host: peer.remote(),
+        store_host: broker.store_host,
+        reconsume_times: header.reconsume_times,
+        prepared_transaction_offset: 0,
+        body: &body,
+        properties: text,
+    };
+    let appended =
+        if is_batch { append_batch(broker, &config, &message) } else { append_single(broker, &config, &message) }
+            .map_err(|error| match error {
+                StoreError::MessageTooLarge { .. } | StoreError::PropertiesTooLong { .. } => too_large(&config),
+                other => Refusal::from(other),
+            })?;
+    broker.stats.put(&header.topic, queue_id, u64::from(appended.count), body.len() as u64);
+    let waits = property(text, "WAIT") != Some("false");
+    Ok(answer(broker, &config, queue_id, &appended, waits))
+}
+
+fn check_broker(config: &BrokerConfig) -> Result<(), Refusal> {
+    if clock::now_millis() < config.start_accept_send_request_time_stamp {
+        let remark = format!("broker unable to service, until {}", config.start_accept_send_request_time_stamp);
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    }
+    if config.broker_role == BrokerRole::Slave {
+        let remark =
+            "service not available now. It may be caused by one of the following reasons: the broker is a slave";
+        return Err(Refusal::new(ResponseCode::SERVICE_NOT_AVAILABLE, remark));
+    }
+    Ok(())
+}
+
+/// The topic, made now where it is not there and may be.
+fn find_topic(
+    broker: &Broker,
+    config: &BrokerConfig,
+    header: &SendMessageRequest,
+) -> Result<Arc<TopicConfig>, Refusal> {
+    let name = &*header.topic;
+    if let Some(topic) = broker.topics.get(name) {
+        if config.broker_permission & PERM_WRITE == 0 && topic.order {
+            let remark = format!("the broker[{}] sending message is forbidden", config.broker_ip1);
+            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+        }
+        if topics::is_send_forbidden(name) {
+            return Err(send_forbidden(name));
+        }
+        if topic.perm & PERM_WRITE == 0 {
+            let remark = format!("the topic[{name}] sending message is forbidden");
+            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+        }
+        return Ok(topic);
+    }
+    topics::check_name(name).map_err(|reason| Refusal::new(ResponseCode::SYSTEM_ERROR, reason))?;
+    if topics::is_send_forbidden(name) {
+        return Err(send_forbidden(name));
+    }
+    let failed = |error: anyhow::Error| Refusal::new(ResponseCode::SYSTEM_ERROR, format!("{error:#}"));
+    let made = broker
+        .topics
+        .create_for_send(name, &header.default_topic, header.default_topic_queue_nums, 0)
+        .map_err(failed)?;
+    match made {
+        Some(topic) => Ok(topic),
+        None if name.starts_with(topics::RETRY_PREFIX) => {
+            broker.topics.get_or_create(TopicConfig::new(name, 1, PERM_READ | PERM_WRITE)).map_err(failed)
+        }
+        None => Err(Refusal::topic_not_exist(name)),
+    }
+}
+
+fn send_forbidden(topic: &str) -> Refusal {
+    Refusal::new(ResponseCode::NO_PERMISSION, format!("Sending message to topic[{topic}] is forbidden."))
+}
+
+/// The queue that was asked for; any negative number leaves the choice to the broker.
+fn choose_queue(topic: &TopicConfig, header: &SendMessageRequest) -> Result<i32, Refusal> {
+    let queues = topic.write_queue_nums.max(topic.read_queue_nums);
+    if header.queue_id >= queues {
+        let remark = format!(
+            "request queueId[{}] is illegal, topic:[{}] topicConfig.writeQueueNums:[{}] topicConfig.readQueueNums:[{}]",
+            header.queue_id, header.topic, topic.write_queue_nums, topic.read_queue_nums
+        );
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    }
+    if header.queue_id >= 0 {
+        return Ok(header.queue_id);
+    }
+    Ok(rand::random_range(0..topic.write_queue_nums.max(1)))
+}
+
+/// Half messages come with transactions; until then they are refused as by `rejectTransactionMessage`.
+fn is_prepared(flags: i32, text: &[u8]) -> bool {
+    sys_flag::transaction(flags) == sys_flag::TRANSACTION_PREPARED || property(text, "TRAN_MSG") == Some("true")
+}
+
+fn too_large(config: &BrokerConfig) -> Refusal {
+    let remark = format!(
+        "the message is illegal, maybe msg body or properties length not matched. msg body length limit {}B, msg properties length limit 32KB.",
+        config.max_message_size
+    );
+    Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark)
+}
+
+thread_local! {
+    /// Properties as they are stored, made anew for each message in the same memory.
+    static STORED_PROPERTIES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+fn append_single(broker: &Broker, config: &BrokerConfig, message: &NewMessage<'_>) -> Result<Appended, StoreError> {
+    STORED_PROPERTIES.with_borrow_mut(|stored| {
+        stored.clear();
+        stored.extend_from_slice(message.properties);
+        push_property(stored, "CLUSTER", &config.broker_cluster_name);
+        let message = NewMessage { properties: stored, ..*message };
+        match delay::level_of(message.properties, config) {
+            Some(level) => delay::append(broker, &message, level),
+            None => broker.store.append(&message),
+        }
+    })
+}
+
+/// Takes a batch apart: `i32 size | i32 magic | i32 crc | i32 flag | i32 length, body | i16 length,
+/// properties` each, and appends its messages as one.
+fn append_batch(broker: &Broker, config: &BrokerConfig, whole: &NewMessage<'_>) -> Result<Appended, StoreError> {
+    let items = batch_items(whole.body).ok_or(StoreError::Batch { reason: "its body is cut short or malformed" })?;
+    let texts: Vec<Vec<u8>> = items
+        .iter()
+        .map(|item| {
+            let mut text = item.properties.to_vec();
+            for (name, value) in properties(whole.properties) {
+                push_property(&mut text, name, value);
+            }
+            push_property(&mut text, "CLUSTER", &config.broker_cluster_name);
+            text
+        })
+        .collect();
+    if texts.iter().any(|text| delay::level_of(text, config).is_some()) {
+        return Err(StoreError::Batch { reason: "a message of a batch cannot be delayed" });
+    }
+    let messages: Vec<NewMessage<'_>> = items
+        .iter()
+        .zip(&texts)
+        .map(|(item, text)| NewMessage { flag: item.flag, body: item.body, properties: text, ..*whole })
+        .collect();
+    broker.store.append_batch(&messages)
+}
+
+struct BatchItem<'a> {
+    flag: i32,
+    body: &'a [u8],
+    properties: &'a [u8],
+}
+
+fn batch_items(mut rest: &[u8]) -> Option<Vec<BatchItem<'_>>> {
+    let mut items = Vec::new();
+    while !rest.is_empty() {
+        rest.try_get_i32().ok()?;
+        rest.try_get_i32().ok()?;
+        rest.try_get_i32().ok()?;
+        let flag = rest.try_get_i32().ok()?;
+        let length = usize::try_from(rest.try_get_i32().ok()?).ok()?;
+        let (body, tail) = rest.split_at_checked(length)?;
+        rest = tail;
+        let length = usize::try_from(rest.try_get_i16().ok()?).ok()?;
+        let (properties, tail) = rest.split_at_checked(length)?;
+        rest = tail;
+        items.push(BatchItem { flag, body, properties });
+    }
+    (!items.is_empty()).then_some(items)
+}
+
+/// The answer to a stored message: now under asynchronous flush and replication, else when disk
+/// and slave have it. Both are waited for at once, so it takes as long as the slower one.
+fn answer(broker: &Arc<Broker>, config: &Arc<BrokerConfig>, queue_id: i32, appended: &Appended, waits: bool) -> Answer {
+    let mut header = response_header(config);
+    header.msg_id = Some(message_ids(broker, appended));
+    header.queue_id = Some(queue_id);
+    header.queue_offset = Some(appended.queue_offset);
+    let flushes = waits && config.flush_disk_type == FlushDiskType::SyncFlush;
+    let replicates = waits && config.broker_role == BrokerRole::SyncMaster;
+    if !flushes && !replicates {
+        return Answer::Now(Command::ok().with_header(&header));
+    }
+    let (broker, end) = (Arc::clone(broker), appended.end);
+    Answer::later(async move {
+        let flushed = async { if flushes { broker.store.flushed(end).await } else { Ok(()) } };
+        let replicated = async { if replicates { broker.replicated(end).await } else { ResponseCode::SUCCESS } };
+        let (flushed, replicated) = tokio::join!(flushed, replicated);
+        let response = match flushed {
+            Ok(()) => Command::response(replicated),
+            Err(error @ StoreError::FlushTimeout { .. }) => {
+                Command::refusal(ResponseCode::FLUSH_DISK_TIMEOUT, error.to_string())
+            }
+            // The message may be lost with the next power cut: the producer must not count on it.
+            Err(error) => Refusal::from(error).into_response(),
+        };
+        response.with_header(&header)
+    })
+}
+
+fn response_header(config: &BrokerConfig) -> SendMessageResponse {
+    SendMessageResponse {
+        region: config.region_id.clone().into(),
+        trace_on: config.trace_on,
+        ..SendMessageResponse::default()
+    }
+}
+
+/// The offset ids, comma-joined for a batch: its messages lie one behind the other.
+fn message_ids(broker: &Broker, appended: &Appended) -> ByteString {
+    let mut ids = message_id(broker.store_host, appended.offset);
+    let mut offset = appended.offset;
+    for _ in 1..appended.count {
+        let Some(unit) = broker.store.message_at(offset) else { break };
+        offset += unit.len() as u64;
+        ids.push(',');
+        ids.push_str(&message_id(broker.store_host, offset));
+    }
+    ids.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_taken_apart() {
+        let mut body = Vec::new();
+        for (flag, text, props) in [(1i32, "one", "K\u{1}a"), (2, "", "")] {
+            body.extend([0; 12]);
+            body.extend(flag.to_be_bytes());
+            body.extend((text.len() as i32).to_be_bytes());
+            body.extend(text.as_bytes());
+            body.extend((props.len() as i16).to_be_bytes());
+            body.extend(props.as_bytes());
+        }
+        let items = batch_items(&body).unwrap();
+        assert_eq!(items.len(), 2);
+        assert_eq!((items[0].flag, items[0].body, items[0].properties), (1, &b"one"[..], &b"K\x01a"[..]));
+        assert_eq!((items[1].flag, items[1].body), (2, &b""[..]));
+        for cut in 1..body.len() {
+            let whole = batch_items(&body[..cut]).map_or(0, |items| items.len());
+            assert!(whole < 2, "cut at {cut}");
+        }
+        assert!(batch_items(&[]).is_none());
+        assert!(batch_items(&[255; 40]).is_none());
+    }
+}

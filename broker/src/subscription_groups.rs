@@ -1,0 +1,145 @@
+//! The broker's consumer groups: `config/subscriptionGroup.json`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rocketmq_remoting::bodies::{DataVersion, SubscriptionGroup, SubscriptionGroupTable};
+use rocketmq_remoting::fastjson;
+
+use crate::versioned_table::{TableFile, VersionedTable};
+
+/// Groups that a fresh 4.9 broker knows (`SubscriptionGroupManager.init`).
+const BUILT_IN: [&str; 7] = [
+    "TOOLS_CONSUMER",
+    "FILTERSRV_CONSUMER",
+    "SELF_TEST_C_GROUP",
+    "CID_ONS-HTTP-PROXY",
+    "CID_ONSAPI_PULL",
+    "CID_ONSAPI_PERMISSION",
+    "CID_ONSAPI_OWNER",
+];
+/// Groups of the system are made on first use even where others are not.
+const SYSTEM_PREFIX: &str = "CID_RMQ_SYS_";
+
+impl TableFile for SubscriptionGroupTable {
+    type Entry = SubscriptionGroup;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        fastjson::from_slice(text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    fn text(&self) -> String {
+        fastjson::to_string_pretty(self)
+    }
+
+    fn into_parts(self) -> (DataVersion, BTreeMap<String, SubscriptionGroup>) {
+        (self.data_version, self.subscription_group_table)
+    }
+
+    fn from_parts(data_version: DataVersion, groups: BTreeMap<String, SubscriptionGroup>) -> Self {
+        Self { data_version, subscription_group_table: groups }
+    }
+}
+
+/// All consumer groups of this broker.
+pub(crate) struct SubscriptionGroups {
+    table: VersionedTable<SubscriptionGroupTable>,
+    /// `autoCreateSubscriptionGroup`, which may change while the broker runs.
+    auto_create: AtomicBool,
+}
+
+impl SubscriptionGroups {
+    /// Opens `config/subscriptionGroup.json` and adds the groups that every broker has.
+    pub(crate) fn open(config_dir: &Path, auto_create: bool) -> anyhow::Result<Self> {
+        let groups = Self {
+            table: VersionedTable::open(config_dir.join("subscriptionGroup.json"))?,
+            auto_create: AtomicBool::new(auto_create),
+        };
+        groups.table.update(|entries| {
+            let before = entries.len();
+            for name in BUILT_IN {
+                entries.entry(name.to_owned()).or_insert_with(|| {
+                    Arc::new(SubscriptionGroup { group_name: name.to_owned(), ..SubscriptionGroup::default() })
+                });
+            }
+            entries.len() > before
+        })?;
+        Ok(groups)
+    }
+
+    /// Puts another `autoCreateSubscriptionGroup` in force.
+    pub(crate) fn set_auto_create(&self, auto_create: bool) {
+        self.auto_create.store(auto_create, Ordering::Relaxed);
+    }
+
+    /// The group of that name.
+    pub(crate) fn get(&self, group: &str) -> Option<Arc<SubscriptionGroup>> {
+        self.table.get(group)
+    }
+
+    /// The group of that name, made now where it may be (`autoCreateSubscriptionGroup`).
+    pub(crate) fn get_or_create(&self, group: &str) -> anyhow::Result<Option<Arc<SubscriptionGroup>>> {
+        if let Some(known) = self.get(group) {
+            return Ok(Some(known));
+        }
+        if group.is_empty() || !(self.auto_create.load(Ordering::Relaxed) || group.starts_with(SYSTEM_PREFIX)) {
+            return Ok(None);
+        }
+        self.table.update(|entries| {
+            if entries.contains_key(group) {
+                return false;
+            }
+            tracing::info!("auto create a subscription group, {group}");
+            let config = SubscriptionGroup { group_name: group.to_owned(), ..SubscriptionGroup::default() };
+            entries.insert(group.to_owned(), Arc::new(config));
+            true
+        })?;
+        Ok(self.get(group))
+    }
+
+    /// Creates or changes a group.
+    pub(crate) fn put(&self, group: SubscriptionGroup) -> anyhow::Result<()> {
+        self.table.update(|entries| {
+            entries.insert(group.group_name.clone(), Arc::new(group));
+            true
+        })?;
+        Ok(())
+    }
+
+    /// Removes a group; false where there is none.
+    pub(crate) fn delete(&self, group: &str) -> anyhow::Result<bool> {
+        self.table.update(|entries| entries.remove(group).is_some())
+    }
+
+    /// The whole table in its wire form.
+    pub(crate) fn to_wire(&self) -> SubscriptionGroupTable {
+        self.table.to_wire()
+    }
+
+    /// Takes over the master's table. One without any group is no table of a master, and is refused.
+    pub(crate) fn replace(&self, table: SubscriptionGroupTable) -> anyhow::Result<bool> {
+        anyhow::ensure!(!table.subscription_group_table.is_empty(), "the master's group table is empty");
+        self.table.replace(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_made_on_first_use_where_that_is_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let groups = SubscriptionGroups::open(dir.path(), true).unwrap();
+        assert_eq!(groups.get_or_create("g").unwrap().unwrap().retry_max_times, 16);
+        drop(groups);
+        let groups = SubscriptionGroups::open(dir.path(), false).unwrap();
+        assert!(groups.get("g").is_some(), "it is in the file");
+        assert!(groups.get_or_create("h").unwrap().is_none());
+        assert!(groups.get_or_create("CID_RMQ_SYS_TRANS").unwrap().is_some());
+        assert!(groups.delete("g").unwrap());
+        assert!(!groups.delete("g").unwrap());
+    }
+}

@@ -1,0 +1,318 @@
+//! A whole broker in this process, asked over real sockets for what clients and tools ask beside
+//! sending and pulling.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rocketmq_broker::config::{BrokerConfig, Environment};
+use rocketmq_remoting::bodies::{
+    Connection, ConsumerConnection, ConsumerData, ConsumerIdList, Heartbeat, KvTable, LockBatchRequest,
+    LockBatchResponse, MessageQueue, ProducerData, ResetOffset, SubscriptionData, TopicConfig, TopicConfigTable,
+    TopicStats,
+};
+use rocketmq_remoting::{Answer, Client, ClientConfig, Command, Peer, RequestCode, ResponseCode, Service, fastjson};
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A broker without name servers, in a directory that goes with it.
+struct Running {
+    address: String,
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Running {
+    async fn start(settings: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // Both are held until both are known, so that they differ.
+        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [port, ha_port] = free.each_ref().map(|listener| listener.local_addr().unwrap().port());
+        drop(free);
+        let root = dir.path().to_string_lossy().into_owned();
+        let mut entries: Vec<(String, String)> = [
+            ("brokerName", "b"),
+            ("brokerIP1", "127.0.0.1"),
+            ("bindAddress", "127.0.0.1"),
+            ("mappedFileSizeCommitLog", "1048576"),
+            ("mappedFileSizeConsumeQueue", "20000"),
+            ("maxHashSlotNum", "100"),
+            ("maxIndexNum", "400"),
+            ("diskMaxUsedSpaceRatio", "95"),
+            ("diskSpaceWarningLevelRatio", "100"),
+            ("diskSpaceCleanForciblyRatio", "100"),
+        ]
+        .iter()
+        .chain(settings)
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+        entries.push(("listenPort".into(), port.to_string()));
+        entries.push(("haListenPort".into(), ha_port.to_string()));
+        entries.push(("storePathRootDir".into(), root));
+        let (config, _) = BrokerConfig::load(None, &entries, &Environment::default()).unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(rocketmq_broker::run(config, shutdown.clone()));
+        let running = Self { address: format!("127.0.0.1:{port}"), shutdown, task, _dir: dir };
+        let asking = Member::new();
+        let up = async {
+            while asking.client.peer(&running.address).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, up).await.expect("the broker comes up");
+        running
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// What a member was asked by the broker.
+#[derive(Default)]
+struct Inbox(Mutex<Vec<Command>>);
+
+impl Service for Inbox {
+    fn call(&self, _: &Arc<Peer>, request: Command) -> Answer {
+        self.0.lock().push(request);
+        Answer::Now(Command::ok().with_body("what I am"))
+    }
+}
+
+/// A client with one connection.
+struct Member {
+    client: Client,
+    inbox: Arc<Inbox>,
+}
+
+impl Member {
+    fn new() -> Self {
+        let inbox = Arc::new(Inbox::default());
+        Self { client: Client::with_service(ClientConfig::default(), Arc::clone(&inbox) as _), inbox }
+    }
+
+    async fn ask(&self, broker: &Running, code: RequestCode, fields: &[(&str, &str)], body: &str) -> Command {
+        let mut command = Command::request(code).with_body(body.to_owned());
+        command.ext_fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        self.client.invoke(&broker.address, command, PATIENCE).await.unwrap()
+    }
+
+    async fn beat(&self, broker: &Running, client_id: &str, group: &str, topics: &[&str]) {
+        let subscribe = |topic: &&str| SubscriptionData {
+            topic: (*topic).into(),
+            sub_string: "*".into(),
+            expression_type: "TAG".into(),
+            sub_version: 1,
+            ..SubscriptionData::default()
+        };
+        let heartbeat = Heartbeat {
+            client_id: client_id.into(),
+            consumer_data_set: vec![ConsumerData {
+                group_name: group.into(),
+                subscription_data_set: topics.iter().map(subscribe).collect(),
+                ..ConsumerData::default()
+            }],
+            producer_data_set: vec![ProducerData { group_name: "p".into() }],
+        };
+        let answer = self.ask(broker, RequestCode::HEART_BEAT, &[], &fastjson::to_string(&heartbeat)).await;
+        assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{}", answer.remark());
+        assert!(answer.version >= 233, "below that, Java clients refuse SQL92");
+    }
+
+    /// Waits until the broker has asked `count` times in all, and says for what.
+    async fn asked(&self, count: usize) -> Vec<RequestCode> {
+        let enough = async {
+            while self.inbox.0.lock().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, enough).await.expect("the broker asks");
+        self.inbox.0.lock().iter().map(Command::request_code).collect()
+    }
+}
+
+const NEW_TOPIC: &[(&str, &str)] = &[
+    ("topic", "T"),
+    ("defaultTopic", "TBW102"),
+    ("readQueueNums", "2"),
+    ("writeQueueNums", "2"),
+    ("perm", "6"),
+    ("topicFilterType", "SINGLE_TAG"),
+    ("order", "false"),
+];
+
+fn read<T: serde::de::DeserializeOwned>(answer: &Command) -> T {
+    assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{}", answer.remark());
+    fastjson::from_slice(&answer.body.bytes()).unwrap()
+}
+
+#[tokio::test]
+async fn members_of_a_group_hear_of_each_other() {
+    let broker = Running::start(&[]).await;
+    let (one, two) = (Member::new(), Member::new());
+    one.beat(&broker, "c1", "g", &["T"]).await;
+    assert_eq!(one.asked(1).await, [RequestCode::NOTIFY_CONSUMER_IDS_CHANGED], "the newcomer too");
+    one.beat(&broker, "c1", "g", &["T"]).await;
+    two.beat(&broker, "c2", "g", &["T"]).await;
+    assert_eq!(one.asked(2).await.len(), 2, "a heartbeat that says nothing new tells nobody");
+    two.asked(1).await;
+    let list = one.ask(&broker, RequestCode::GET_CONSUMER_LIST_BY_GROUP, &[("consumerGroup", "g")], "").await;
+    let mut ids = read::<ConsumerIdList>(&list).consumer_id_list;
+    ids.sort();
+    assert_eq!(ids, ["c1", "c2"]);
+    let topics = one.ask(&broker, RequestCode::GET_ALL_TOPIC_CONFIG, &[], "").await;
+    assert_eq!(read::<TopicConfigTable>(&topics).topic_config_table["%RETRY%g"].write_queue_nums, 1);
+
+    drop(two);
+    one.asked(3).await;
+    let seen = one.ask(&broker, RequestCode::GET_CONSUMER_CONNECTION_LIST, &[("consumerGroup", "g")], "").await;
+    let seen: ConsumerConnection = read(&seen);
+    let ids: Vec<&str> = seen.connection_set.iter().map(|Connection { client_id, .. }| client_id.as_str()).collect();
+    assert_eq!(ids, ["c1"]);
+
+    let fields = [("clientID", "c1"), ("consumerGroup", "g"), ("producerGroup", "p")];
+    one.ask(&broker, RequestCode::UNREGISTER_CLIENT, &fields, "").await;
+    let gone = one.ask(&broker, RequestCode::GET_CONSUMER_LIST_BY_GROUP, &[("consumerGroup", "g")], "").await;
+    assert_eq!((gone.code, gone.remark()), (1, "no consumer for this group, g"));
+    let gone = one.ask(&broker, RequestCode::GET_PRODUCER_CONNECTION_LIST, &[("producerGroup", "p")], "").await;
+    assert_eq!((gone.code, gone.remark()), (1, "the producer group[p] not exist"));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn offsets_are_kept_and_reset_through_the_members() {
+    let broker = Running::start(&[]).await;
+    let member = Member::new();
+    let created = member.ask(&broker, RequestCode::UPDATE_AND_CREATE_TOPIC, NEW_TOPIC, "").await;
+    assert_eq!(created.code, 0, "{}", created.remark());
+    let queue = |id| vec![("consumerGroup", "g"), ("topic", "T"), ("queueId", id)];
+    let young = member.ask(&broker, RequestCode::QUERY_CONSUMER_OFFSET, &queue("0"), "").await;
+    assert_eq!(young.ext_fields.get("offset").map(|text| &**text), Some("0"), "a young queue begins at 0");
+    let strict = [queue("0"), vec![("setZeroIfNotFound", "false")]].concat();
+    let strict = member.ask(&broker, RequestCode::QUERY_CONSUMER_OFFSET, &strict, "").await;
+    assert_eq!(strict.response_code(), ResponseCode::QUERY_NOT_FOUND);
+
+    let reset = [("topic", "T"), ("group", "g"), ("timestamp", "-1"), ("isForce", "true")];
+    let refused = member.ask(&broker, RequestCode::INVOKE_BROKER_TO_RESET_OFFSET, &reset, "").await;
+    assert_eq!((refused.code, refused.remark()), (1, "THe consumer group <g> not exist"));
+    for id in ["0", "1"] {
+        let commit = [queue(id), vec![("commitOffset", "7")]].concat();
+        assert_eq!(member.ask(&broker, RequestCode::UPDATE_CONSUMER_OFFSET, &commit, "").await.code, 0);
+    }
+    let beyond = [queue("2"), vec![("commitOffset", "7")]].concat();
+    assert_eq!(member.ask(&broker, RequestCode::UPDATE_CONSUMER_OFFSET, &beyond, "").await.code, 1);
+    let stored = member.ask(&broker, RequestCode::QUERY_CONSUMER_OFFSET, &queue("1"), "").await;
+    assert_eq!(stored.ext_fields.get("offset").map(|text| &**text), Some("7"));
+    let all = member.ask(&broker, RequestCode::GET_ALL_CONSUMER_OFFSET, &[], "").await;
+    assert_eq!(&all.body.bytes()[..], br#"{"offsetTable":{"T@g":{0:7,1:7}}}"#);
+
+    let offline = member.ask(&broker, RequestCode::INVOKE_BROKER_TO_RESET_OFFSET, &reset, "").await;
+    assert_eq!(offline.response_code(), ResponseCode::CONSUMER_NOT_ONLINE, "tools then go the old way");
+    member.beat(&broker, "c1", "g", &["T"]).await;
+    member.asked(1).await;
+    let done = member.ask(&broker, RequestCode::INVOKE_BROKER_TO_RESET_OFFSET, &reset, "").await;
+    assert_eq!(read::<ResetOffset>(&done).offset_table.into_values().collect::<Vec<_>>(), [0, 0]);
+    assert_eq!(member.asked(2).await[1], RequestCode::RESET_CONSUMER_CLIENT_OFFSET);
+    assert_eq!(member.inbox.0.lock()[1].body.bytes(), done.body.bytes());
+
+    let running = [("consumerGroup", "g"), ("clientId", "c1")];
+    let info = member.ask(&broker, RequestCode::GET_CONSUMER_RUNNING_INFO, &running, "").await;
+    assert_eq!(&info.body.bytes()[..], b"what I am");
+    let nobody = [("consumerGroup", "g"), ("clientId", "c9")];
+    let info = member.ask(&broker, RequestCode::GET_CONSUMER_RUNNING_INFO, &nobody, "").await;
+    assert_eq!((info.code, info.remark()), (1, "The Consumer <g> <c9> not online"));
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn queues_are_locked_for_one_member() {
+    let broker = Running::start(&[]).await;
+    let member = Member::new();
+    let body = |client_id: &str| {
+        let queue = MessageQueue { broker_name: "b".into(), queue_id: 0, topic: "T".into() };
+        fastjson::to_string(&LockBatchRequest {
+            client_id: client_id.into(),
+            consumer_group: "g".into(),
+            mq_set: vec![queue],
+        })
+    };
+    for (client_id, locked) in [("c1", 1), ("c2", 0), ("c1", 1)] {
+        let answer = member.ask(&broker, RequestCode::LOCK_BATCH_MQ, &[], &body(client_id)).await;
+        assert_eq!(read::<LockBatchResponse>(&answer).lock_ok_mq_set.len(), locked);
+    }
+    member.ask(&broker, RequestCode::UNLOCK_BATCH_MQ, &[], &body("c1")).await;
+    let answer = member.ask(&broker, RequestCode::LOCK_BATCH_MQ, &[], &body("c2")).await;
+    assert_eq!(read::<LockBatchResponse>(&answer).lock_ok_mq_set.len(), 1);
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn topics_are_administered_on_the_master() {
+    let broker = Running::start(&[]).await;
+    let tool = Member::new();
+    tool.ask(&broker, RequestCode::UPDATE_AND_CREATE_TOPIC, NEW_TOPIC, "").await;
+    let config = tool.ask(&broker, RequestCode::GET_TOPIC_CONFIG, &[("topic", "T"), ("lo", "true")], "").await;
+    assert_eq!(read::<TopicConfig>(&config).read_queue_nums, 2);
+    let stats = tool.ask(&broker, RequestCode::GET_TOPIC_STATS_INFO, &[("topic", "T")], "").await;
+    assert_eq!(read::<TopicStats>(&stats).offset_table.len(), 2);
+    assert_eq!(tool.ask(&broker, RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", "T")], "").await.code, 0);
+    let stats = tool.ask(&broker, RequestCode::GET_TOPIC_STATS_INFO, &[("topic", "T")], "").await;
+    assert_eq!((stats.code, stats.remark()), (17, "topic[T] not exist"));
+    for path in ["", "..", "../../config"] {
+        let refused = tool.ask(&broker, RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", path)], "").await;
+        assert_eq!(refused.code, 1, "{path:?} is no topic");
+    }
+    let system = tool.ask(&broker, RequestCode::DELETE_TOPIC_IN_BROKER, &[("topic", "TBW102")], "").await;
+    assert_eq!((system.code, system.remark()), (1, "The topic[TBW102] is conflict with system topic."));
+    broker.stop().await;
+
+    let slave = Running::start(&[("brokerRole", "SLAVE"), ("brokerId", "1")]).await;
+    for code in [
+        RequestCode::UPDATE_AND_CREATE_TOPIC,
+        RequestCode::DELETE_TOPIC_IN_BROKER,
+        RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP,
+        RequestCode::DELETE_SUBSCRIPTIONGROUP,
+    ] {
+        let refused = tool.ask(&slave, code, NEW_TOPIC, "{}").await;
+        assert!(
+            refused.code == 1 && refused.remark().starts_with("Can't modify topic or subscription group"),
+            "{code}"
+        );
+    }
+    slave.stop().await;
+}
+
+#[tokio::test]
+async fn the_broker_tells_of_itself_and_takes_live_settings() {
+    let broker = Running::start(&[]).await;
+    let tool = Member::new();
+    let info = tool.ask(&broker, RequestCode::GET_BROKER_RUNTIME_INFO, &[], "").await;
+    let info = read::<KvTable>(&info).table;
+    assert_eq!(info["brokerVersionDesc"], "V4_9_7");
+    for key in ["putTps", "getTransferedTps", "getTotalTps"] {
+        assert_eq!(info[key].split(' ').count(), 3, "{key}: clusterList takes the first of three");
+    }
+    let updated = tool.ask(&broker, RequestCode::UPDATE_BROKER_CONFIG, &[], "brokerPermission=4\nnoSuchKey=1\n").await;
+    assert_eq!(updated.code, 0, "{}", updated.remark());
+    let config = tool.ask(&broker, RequestCode::GET_BROKER_CONFIG, &[], "").await;
+    let text = String::from_utf8(config.body.bytes().to_vec()).unwrap();
+    assert!(text.lines().any(|line| line == "brokerPermission=4"), "{text}");
+    assert!(config.ext_fields.get("version").is_some());
+    let refused = tool.ask(&broker, RequestCode::UPDATE_BROKER_CONFIG, &[], "listenPort=1\n").await;
+    assert!(refused.code == 1 && refused.remark().contains("listenPort"), "{}", refused.remark());
+
+    let stats = [("statsName", "TOPIC_PUT_NUMS"), ("statsKey", "none")];
+    let missing = tool.ask(&broker, RequestCode::VIEW_BROKER_STATS_DATA, &stats, "").await;
+    assert_eq!((missing.code, missing.remark()), (1, "The stats <TOPIC_PUT_NUMS> <none> not exist"));
+    let unknown = tool.ask(&broker, RequestCode(9999), &[], "").await;
+    assert_eq!((unknown.code, unknown.remark()), (3, " request type 9999 not supported"));
+    let broken = tool.ask(&broker, RequestCode::HEART_BEAT, &[], "{\"clientID\":").await;
+    assert_eq!(broken.code, 1, "and the connection goes on");
+    let missing = tool.ask(&broker, RequestCode::GET_MAX_OFFSET, &[("topic", "T")], "").await;
+    assert_eq!((missing.code, missing.remark()), (1, "the custom field <queueId> is null"));
+    broker.stop().await;
+}
