@@ -1,0 +1,120 @@
+//! `mqadmin`: looks into a cluster and changes it, by RocketMQ's own subcommand names, flags and
+//! column layouts (those of 4.9.7).
+//!
+//! * [`admin`]: asks name servers and brokers;
+//! * [`cluster`], [`topic`], [`group`], [`broker`], [`name_server`]: the subcommands, one file a family;
+//! * [`layout`]: what several of them print alike; [`output`]: how it gets out.
+//!
+//! Results go to stdout, what went wrong to stderr. The exit code is 0, 1 where something failed,
+//! and 2 where the command line is wrong.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[macro_use]
+mod output;
+
+mod admin;
+mod broker;
+mod cluster;
+mod group;
+mod layout;
+mod name_server;
+mod topic;
+
+use crate::admin::Admin;
+
+/// Looks into a RocketMQ cluster and changes it
+#[derive(Debug, Parser)]
+#[command(name = "mqadmin", version, infer_subcommands = false)]
+struct Arguments {
+    /// Name servers, `host:port`, separated by `;`
+    #[arg(short = 'n', long = "namesrvAddr", env = "NAMESRV_ADDR", global = true, value_name = "ADDRESSES")]
+    namesrv_addr: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(rename_all = "camelCase")]
+enum Command {
+    #[command(flatten)]
+    Cluster(cluster::Command),
+    #[command(flatten)]
+    Topic(topic::Command),
+    #[command(flatten)]
+    Group(group::Command),
+    #[command(flatten)]
+    Broker(broker::Command),
+    #[command(flatten)]
+    NameServer(name_server::Command),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mqadmin: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let admin = Admin::new(arguments.namesrv_addr.as_deref())?;
+    match arguments.command {
+        Command::Cluster(command) => cluster::run(&admin, command).await,
+        Command::Topic(command) => topic::run(&admin, command).await,
+        Command::Group(command) => group::run(&admin, command).await,
+        Command::Broker(command) => broker::run(&admin, command).await,
+        Command::NameServer(command) => name_server::run(&admin, command).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_line_is_rocketmqs() {
+        for line in [
+            "clusterList -m -n a:1;b:2",
+            "clusterList -n a:1 -m -i 5",
+            "topicList -c",
+            "topicRoute -t T",
+            "topicStatus -t T",
+            "updateTopic -c C -t T -r 4 -w 4 -p 6",
+            "updateTopic -b h:1 -t T -o true",
+            "deleteTopic -c C -t T",
+            "updateSubGroup -c C -g G -s true -m false -d true -q 1 -r 16 -i 0 -w 1 -a true",
+            "deleteSubGroup -b h:1 -g G -r true",
+            "brokerStatus -b h:1",
+            "consumerProgress",
+            "consumerProgress -g G",
+            "updateBrokerConfig -b h:1 -k k -v v",
+            "getBrokerConfig -c C",
+            "wipeWritePerm -b broker-a",
+            "addWritePerm -b broker-a",
+            "updateKvConfig -s n -k k -v v",
+            "deleteKvConfig -s n -k k",
+            "getNamesrvConfig",
+            "updateNamesrvConfig -k k -v v",
+        ] {
+            let parsed = Arguments::try_parse_from(std::iter::once("mqadmin").chain(line.split(' ')));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+        for wrong in ["updateTopic -t T", "updateTopic -b h:1 -c C -t T", "topicRoute", "noSuchCommand"] {
+            let parsed = Arguments::try_parse_from(std::iter::once("mqadmin").chain(wrong.split(' ')));
+            assert_eq!(parsed.unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+}
