@@ -103,6 +103,7 @@ impl Broker {
     pub(crate) fn set_config(&self, config: BrokerConfig) {
         self.topics.set_auto_create(config.auto_create_topic_enable);
         self.groups.set_auto_create(config.auto_create_subscription_group);
+        self.store.set_file_reserved_time(config.reserved_time());
         self.config.store(Arc::new(config));
     }
 

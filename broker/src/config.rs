@@ -358,6 +358,11 @@ impl BrokerConfig {
         format!("{}:{}", self.broker_ip2, self.ha_listen_port)
     }
 
+    /// `fileReservedTime`, which is in hours.
+    pub(crate) fn reserved_time(&self) -> Duration {
+        Duration::from_hours(self.file_reserved_time)
+    }
+
     /// The part that the store wants to know.
     pub fn store_config(&self) -> StoreConfig {
         StoreConfig {
@@ -386,7 +391,7 @@ impl BrokerConfig {
             max_transfer_bytes_on_message_in_disk: self.max_transfer_bytes_on_message_in_disk,
             max_transfer_count_on_message_in_disk: self.max_transfer_count_on_message_in_disk,
             access_message_in_memory_max_ratio: self.access_message_in_memory_max_ratio,
-            file_reserved_time: Duration::from_hours(self.file_reserved_time),
+            file_reserved_time: self.reserved_time(),
             delete_when: self.delete_when.0.clone(),
             disk_max_used_space_ratio: self.disk_max_used_space_ratio,
             disk_space_clean_forcibly_ratio: self.disk_space_clean_forcibly_ratio,

@@ -165,7 +165,7 @@ effective_keys! {
     max_msgs_num_batch: usize, "maxMsgsNumBatch" = "64" [1..=65_536], Start, "most answers to a query by key.";
     warm_maped_file_enable: bool, "warmMapedFileEnable" = "false", Start, "log files are touched in full when created.";
     // Retention.
-    file_reserved_time: u64, "fileReservedTime" = "72" [0..=876_000], Start, "hours that log files are kept.";
+    file_reserved_time: u64, "fileReservedTime" = "72" [0..=876_000], Live, "hours that log files are kept.";
     delete_when: Hours, "deleteWhen" = "04", Start, "hours of the day in which expired files go, `;`-separated.";
     disk_max_used_space_ratio: u8, "diskMaxUsedSpaceRatio" = "75" [10..=95], Start, "percent of the disk from which expired files go at any hour.";
     disk_space_clean_forcibly_ratio: u8, "diskSpaceCleanForciblyRatio" = "85" [10..=100], Start, "percent of the disk from which the oldest files go.";

@@ -150,7 +150,7 @@ mod tests {
         offsets.commit("h", "%RETRY%h", 0, 1);
         offsets.persist().unwrap();
         let text = std::fs::read_to_string(dir.path().join("consumerOffset.json")).unwrap();
-        assert!(text.contains("\"T@g\":{\n\t\t\t0:3,\n\t\t\t1:4\n\t\t}"), "{text}");
+        assert!(text.contains("\"T@g\":{0:3,1:4\n\t\t}"), "{text}");
         let again = ConsumerOffsets::open(dir.path()).unwrap();
         assert_eq!(again.get("g", "T", 1), Some(4));
         assert_eq!(again.get("g", "T", 2), None);

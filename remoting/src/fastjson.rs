@@ -65,8 +65,11 @@ fn write<T: Serialize>(value: &T, formatter: impl Formatter) -> String {
 enum Key {
     /// Not in a key.
     No,
-    /// The key has begun, and nothing of it is written.
-    Begun,
+    /// The key has begun, and nothing of it is written, nor what goes before it.
+    Begun {
+        /// It is the first one of its map.
+        first: bool,
+    },
     /// A quoted key.
     Text,
     /// A bare number, or the text of an object.
@@ -82,6 +85,19 @@ impl<F: Formatter> Dialect<F> {
     fn new(layout: F) -> Self {
         Self { layout, key: Key::No }
     }
+
+    /// A quoted key begins, on a line of its own where there are lines.
+    fn begin_text<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.key = Key::Text;
+        self.layout.begin_object_key(writer, first)?;
+        writer.write_all(b"\"")
+    }
+
+    /// A bare key begins; Java puts no line break before those.
+    fn begin_bare<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.key = Key::Bare;
+        if first { Ok(()) } else { writer.write_all(b",") }
+    }
 }
 
 macro_rules! delegate {
@@ -95,8 +111,8 @@ macro_rules! delegate {
 macro_rules! bare_in_key {
     ($($method:ident($type:ty);)+) => {$(
         fn $method<W: ?Sized + io::Write>(&mut self, writer: &mut W, value: $type) -> io::Result<()> {
-            if self.key == Key::Begun {
-                self.key = Key::Bare;
+            if let Key::Begun { first } = self.key {
+                self.begin_bare(writer, first)?;
             }
             self.layout.$method(writer, value)
         }
@@ -115,8 +131,10 @@ impl<F: Formatter> Formatter for Dialect<F> {
     }
 
     fn begin_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.key = Key::Begun;
-        self.layout.begin_object_key(writer, first)
+        // What goes before a key depends on its type, which shows with the next call only.
+        let _ = writer;
+        self.key = Key::Begun { first };
+        Ok(())
     }
 
     fn end_object_key<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
@@ -137,18 +155,20 @@ impl<F: Formatter> Formatter for Dialect<F> {
     fn end_string<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
         match self.key {
             Key::Bare => Ok(()),
-            Key::Begun => writer.write_all(b"\"\""),
+            Key::Begun { first } => {
+                self.begin_text(writer, first)?;
+                writer.write_all(b"\"")
+            }
             Key::No | Key::Text => writer.write_all(b"\""),
         }
     }
 
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        if self.key == Key::Begun {
+        if let Key::Begun { first } = self.key {
             if fragment.starts_with('{') {
-                self.key = Key::Bare;
+                self.begin_bare(writer, first)?;
             } else {
-                self.key = Key::Text;
-                writer.write_all(b"\"")?;
+                self.begin_text(writer, first)?;
             }
         }
         writer.write_all(fragment.as_bytes())
@@ -158,10 +178,7 @@ impl<F: Formatter> Formatter for Dialect<F> {
         match (self.key, &escape) {
             (Key::Bare, CharEscape::Quote) => return writer.write_all(b"\""),
             (Key::Bare, CharEscape::ReverseSolidus) => return writer.write_all(b"\\"),
-            (Key::Begun, _) => {
-                self.key = Key::Text;
-                writer.write_all(b"\"")?;
-            }
+            (Key::Begun { first }, _) => self.begin_text(writer, first)?,
             _ => {}
         }
         self.layout.write_char_escape(writer, escape)
@@ -343,8 +360,8 @@ mod tests {
 
     #[test]
     fn the_pretty_form_has_tabs_and_bare_keys() {
-        let table = BTreeMap::from([("t", BTreeMap::from([(1, 2)]))]);
-        assert_eq!(to_string_pretty(&table), "{\n\t\"t\":{\n\t\t1:2\n\t}\n}");
+        let table = BTreeMap::from([("t", BTreeMap::from([(1, 2), (3, 4)]))]);
+        assert_eq!(to_string_pretty(&table), "{\n\t\"t\":{1:2,3:4\n\t}\n}");
     }
 
     #[test]

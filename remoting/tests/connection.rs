@@ -131,7 +131,7 @@ async fn pipelined_requests_are_all_answered_in_kind() {
                 assert!(answer.is_response());
                 let opaque = answer.opaque as usize;
                 assert!(!std::mem::replace(&mut seen[opaque], true), "{opaque} was answered twice");
-                let expected = if opaque % 2 == 0 { SerializeType::Json } else { SerializeType::RocketMq };
+                let expected = if opaque.is_multiple_of(2) { SerializeType::Json } else { SerializeType::RocketMq };
                 assert_eq!(answer.serialize_type, expected);
                 assert!(opaque % 500 == 7 || answer.body.len() == opaque);
                 count += 1;

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::thread::Thread;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -46,6 +47,8 @@ pub(crate) struct Core {
     pub(crate) derived_failed: AtomicBool,
     /// Bytes of RAM that count as holding the log's tail.
     pub(crate) hot_bytes: u64,
+    /// How long log files are kept, ms; it may change while the store is open.
+    pub(crate) file_reserved_ms: AtomicU64,
     pub(crate) abort_file: PathBuf,
     pub(crate) lock: Mutex<Option<StoreLock>>,
     pub(crate) dispatcher: Waker,
@@ -70,6 +73,10 @@ impl Waker {
 }
 
 impl Core {
+    pub(crate) fn file_reserved_time(&self) -> Duration {
+        Duration::from_millis(self.file_reserved_ms.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn dispatch(&self) -> Dispatch<'_> {
         Dispatch {
             queues: &self.queues,

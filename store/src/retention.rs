@@ -86,7 +86,7 @@ fn delete_log_files(core: &Core, forced: bool, signal: Option<&Signal>) -> Resul
 
 fn is_expired(core: &Core, file: &crate::mapped_file::MappedFile) -> Result<bool, StoreError> {
     let modified = file.modified().map_err(|e| StoreError::io("stat", file.path(), e))?;
-    Ok(modified + core.config.file_reserved_time <= SystemTime::now())
+    Ok(modified + core.file_reserved_time() <= SystemTime::now())
 }
 
 fn delete_below(core: &Core, log_min: u64) -> Result<(), StoreError> {

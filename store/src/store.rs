@@ -99,6 +99,7 @@ impl MessageStore {
             syncer,
             derived_failed: AtomicBool::new(false),
             hot_bytes: hot_bytes(config.access_message_in_memory_max_ratio),
+            file_reserved_ms: AtomicU64::new(config.file_reserved_time.as_millis() as u64),
             abort_file,
             lock: Mutex::new(Some(lock)),
             dispatcher: Waker::default(),
@@ -387,6 +388,11 @@ impl MessageStore {
     /// The counters.
     pub fn stats(&self) -> StoreStats {
         self.core.counters.read()
+    }
+
+    /// Keeps log files for another time from now on (`fileReservedTime`).
+    pub fn set_file_reserved_time(&self, time: Duration) {
+        self.core.file_reserved_ms.store(time.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Deletes expired files whatever the hour; returns how many log files went (at most 10 a call).

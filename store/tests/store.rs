@@ -275,7 +275,7 @@ fn garbage_from_a_master_stops_the_store_and_nothing_else() {
 #[test]
 fn expired_files_go_and_offsets_stay() {
     let dir = tempfile::tempdir().unwrap();
-    let config = StoreConfig { file_reserved_time: Duration::ZERO, ..config(dir.path()) };
+    let config = config(dir.path());
     let store = MessageStore::open(config.clone()).unwrap();
     for i in 0..400 {
         let key = format!("UNIQ_KEY\u{1}U{i}\u{2}");
@@ -285,6 +285,8 @@ fn expired_files_go_and_offsets_stay() {
     let held = store.get_messages("T", 0, 0, 1, 1 << 20, &mut |_| true).messages[0].clone();
     let rt = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     rt.block_on(store.flushed(store.max_physical_offset())).unwrap();
+    assert_eq!(store.clean_expired().unwrap(), 0, "nothing is as old as fileReservedTime");
+    store.set_file_reserved_time(Duration::ZERO);
     assert!(store.clean_expired().unwrap() > 0);
     let min = store.min_physical_offset();
     assert!(min > 0 && min < store.max_physical_offset());

@@ -129,7 +129,8 @@ async fn delete(admin: &Admin, target: &Target, group: &str, remove_offset: bool
     let request = Request::request(RequestCode::DELETE_SUBSCRIPTIONGROUP).with_header(&header);
     for address in admin.masters(target).await? {
         admin.ask(&address, request.clone()).await?;
-        outln!("delete subscription group [{group}] from broker [{address}] success.");
+        let place = target.cluster_name.as_ref().map_or_else(String::new, |cluster| format!(" in cluster [{cluster}]"));
+        outln!("delete subscription group [{group}] from broker [{address}]{place} success.");
     }
     // Its own topics go with it, where the whole cluster is meant.
     if let Some(cluster) = &target.cluster_name {
@@ -162,7 +163,7 @@ async fn consume_stats(admin: &Admin, group: &str) -> anyhow::Result<ConsumeStat
 async fn progress_of(admin: &Admin, group: &str) -> anyhow::Result<()> {
     let stats = consume_stats(admin, group).await?;
     outln!(
-        "{:<32}  {:<32}  {:<4}  {:<20}  {:<20}  {:<20}  #LastTime",
+        "{:<64}  {:<32}  {:<4}  {:<20}  {:<20}  {:<20}  #LastTime",
         "#Topic",
         "#Broker Name",
         "#QID",
@@ -182,8 +183,8 @@ async fn progress_of(admin: &Admin, group: &str) -> anyhow::Result<()> {
 
 fn progress_row(QueueKey(queue): &QueueKey, offset: &OffsetWrapper) -> String {
     format!(
-        "{:<32}  {:<32}  {:<4}  {:<20}  {:<20}  {:<20}  {}",
-        layout::front(&queue.topic, 32),
+        "{:<64}  {:<32}  {:<4}  {:<20}  {:<20}  {:<20}  {}",
+        layout::front(&queue.topic, 64),
         layout::front(&queue.broker_name, 32),
         queue.queue_id,
         offset.broker_offset,
