@@ -1,0 +1,16 @@
+//! What the tests of more than one crate stand on: child processes that cannot outlive their test, our servers and Java's
+//! behind one handle, the Java client as a typed thing, and the checks of what it saw.
+//!
+//! Nothing here is a test of its own; those are in `tests/`. Environment: `RMQ_BIN_DIR` (where our programs are; otherwise they are
+//! built), `RMQ_JAVA_CACHE` (where the Java peers are; otherwise the user's cache directory), `RMQ_KEEP` (keep scratch directories).
+
+pub mod binaries;
+pub mod client;
+pub mod cluster;
+pub mod history;
+pub mod java;
+pub mod kubernetes;
+pub mod mqadmin;
+pub mod ports;
+pub mod process;
+pub mod wire;

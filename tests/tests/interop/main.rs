@@ -1,0 +1,78 @@
+//! The real Java clients and tools against our servers, and against Java's own as a control: a scenario that fails there too
+//! says something about the scenario.
+//!
+//! Every scenario is run for each version of the Java client. The clusters are shared by the scenarios and live as long as this
+//! program. `cargo test --test interop -- NAME` chooses; a trial's name is `servers/client version/scenario`. `RMQ_SCENARIOS=a,b` keeps
+//! only scenarios of these names.
+
+mod admin;
+mod consuming;
+mod lifecycle;
+mod peer;
+mod sending;
+
+use std::{
+    io::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use peer::{Clusters, Peer};
+use rocketmq_tests::{cluster::Kind, java::Version};
+
+type Scenario = fn(&Peer) -> anyhow::Result<()>;
+
+/// What our broker refuses so far: transactions and SQL92 filters. Their scenarios run against Java's servers only, and our
+/// refusals are the broker's own tests.
+const NOT_SERVED_YET: [&str; 2] = ["transactions", "sql92"];
+
+/// Longer than the longest scenario on a machine that is busy with others.
+const SLOW: Duration = Duration::from_mins(5);
+
+fn main() {
+    let mut args = Arguments::from_args();
+    // Most of a scenario is waiting; four at a time fit on two cores.
+    args.test_threads.get_or_insert(4);
+    let clusters = Arc::new(Clusters::default());
+    let mut trials = Vec::new();
+    for client in Version::ALL {
+        for servers in [Kind::Ours, Kind::Java(client)] {
+            let control = servers != Kind::Ours;
+            for (name, scenario) in scenarios() {
+                // With Java in every role, these are the same as their counterparts.
+                if control && (name.starts_with("our_") || name.starts_with("we_")) {
+                    continue;
+                }
+                if !control && NOT_SERVED_YET.contains(&name) {
+                    continue;
+                }
+                let clusters = Arc::clone(&clusters);
+                let trial = move || {
+                    let began = Instant::now();
+                    let peer = Peer { client, servers, clusters };
+                    let result = scenario(&peer).map_err(|error| Failed::from(format!("{error:#}")));
+                    let took = began.elapsed();
+                    if took > SLOW {
+                        return Err(Failed::from(format!("took {took:?}")));
+                    }
+                    result
+                };
+                trials.push(Trial::test(format!("{servers}/{client}/{name}"), trial));
+            }
+        }
+    }
+    let conclusion = libtest_mimic::run(&args, trials);
+    // `exit` runs no destructors, and the clusters' processes must not stay.
+    drop(clusters);
+    let _ = std::io::stdout().flush();
+    conclusion.exit();
+}
+
+fn scenarios() -> Vec<(&'static str, Scenario)> {
+    let mut all = [sending::SCENARIOS, consuming::SCENARIOS, admin::SCENARIOS, lifecycle::SCENARIOS].concat();
+    if let Ok(wanted) = std::env::var("RMQ_SCENARIOS") {
+        all.retain(|(name, _)| wanted.split(',').any(|one| one == *name));
+    }
+    all
+}
