@@ -154,6 +154,10 @@ mod tests {
 
     /// A process of a program that nobody else runs: `sleep` under another name.
     fn start(folder: &Path, program: &str) -> Child {
+        // One at a time: a child of another test would hold on to the file that is written here, and a program that
+        // somebody may write cannot be started.
+        static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _one = ONE.lock();
         let path = folder.join(program);
         fs::copy("/bin/sleep", &path).unwrap();
         Command::new(path).arg("60").stdout(Stdio::null()).spawn().unwrap()

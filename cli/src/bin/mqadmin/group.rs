@@ -289,7 +289,7 @@ mod tests {
     use rocketmq_remoting::bodies::MessageQueue;
 
     #[test]
-    fn rows_of_one_group_are_those_of_4_9() {
+    fn rows_of_one_group_are_those_of_4_9_7() {
         let queue = MessageQueue {
             broker_name: "broker-b".into(),
             queue_id: 0,
@@ -298,7 +298,7 @@ mod tests {
         let offset = OffsetWrapper { broker_offset: 125, consumer_offset: 120, ..OffsetWrapper::default() };
         assert_eq!(
             progress_row(&QueueKey(queue.clone()), &offset),
-            "%RETRY%please_rename_unique_grou  broker-b                          0     125                   120                   5                     N/A"
+            "%RETRY%please_rename_unique_group_name_4                          broker-b                          0     125                   120                   5                     N/A"
         );
         assert_eq!(total_diff(&BTreeMap::from([(QueueKey(queue), offset)])), 5);
     }
