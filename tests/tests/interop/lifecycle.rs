@@ -43,8 +43,12 @@ fn produce(client: &Client, topic: &str, from: u64, count: u64) -> Result<Vec<Se
     Ok(sent)
 }
 
+/// Consumes until `expect` messages have come, and those behind them: some are stored though their send was not acknowledged,
+/// and must not take the place of others.
 fn consume(client: &Client, topic: &str, expect: usize) -> Result<Vec<Received>> {
-    Ok(client.consume(topic, &format!("g_{topic}")).arg("expect", expect).arg("timeout", 40).run(LONG)?.received)
+    let consumer =
+        client.consume(topic, &format!("g_{topic}")).arg("expect", expect).arg("linger", 2).arg("timeout", 40);
+    Ok(consumer.run(LONG)?.received)
 }
 
 fn offsets_survive_restart(peer: &Peer) -> Result<()> {
