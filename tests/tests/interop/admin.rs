@@ -9,6 +9,8 @@ use rocketmq_tests::{
     cluster::{Cluster, Kind},
     java::Version,
     mqadmin::{self, Mqadmin, Tool},
+    process::wait_until,
+    wire::Wire,
 };
 
 use crate::{
@@ -19,6 +21,7 @@ use crate::{
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[("mqadmin", mqadmin_of_java), ("mqadmin_of_ours", mqadmin_of_ours)];
 
 const LONG: Duration = Duration::from_mins(1);
+const GET_BROKER_RUNTIME_INFO: i32 = 28;
 
 /// Keys of brokerStatus that operators and the dashboard read; the tools only print what they are given.
 const STATUS_KEYS: [&str; 20] = [
@@ -94,6 +97,14 @@ fn mqadmin_of_ours(peer: &Peer) -> Result<()> {
 /// nobody else is to see a broker lose its write permission.
 fn run_all(peer: &Peer, tool: Tool) -> Result<()> {
     let cluster = Cluster::start(peer.servers, &BROKERS)?;
+    // A Java broker's first answer to this can take longer than the tools wait, and they list it without figures then.
+    for broker in &cluster.brokers {
+        let mut wire = Wire::connect(broker.socket(), LONG)?;
+        wait_until(LONG, || {
+            let info = wire.call(GET_BROKER_RUNTIME_INFO, &[], &[])?;
+            Ok(String::from_utf8_lossy(&info.body).contains("brokerVersionDesc"))
+        })?;
+    }
     let namesrv = cluster.addr();
     let address = cluster.brokers[0].addr();
     let client = Client::new(peer.client, &namesrv);

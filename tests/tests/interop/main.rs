@@ -32,8 +32,8 @@ const SLOW: Duration = Duration::from_mins(5);
 
 fn main() {
     let mut args = Arguments::from_args();
-    // Most of a scenario is waiting; four at a time fit on two cores.
-    args.test_threads.get_or_insert(4);
+    // Most of a scenario is waiting; three at a time fit on two cores, and leave a starting JVM enough of them.
+    args.test_threads.get_or_insert(3);
     let clusters = Arc::new(Clusters::default());
     let mut trials = Vec::new();
     for client in Version::ALL {
