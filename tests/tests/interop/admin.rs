@@ -87,9 +87,6 @@ fn mqadmin_of_java(peer: &Peer) -> Result<()> {
 
 /// Our own mqadmin prints what Java's of 4.9 prints, against Java's servers as well as against ours.
 fn mqadmin_of_ours(peer: &Peer) -> Result<()> {
-    if peer.client != Version::V4_9_7 {
-        return Ok(());
-    }
     run_all(peer, Tool::Ours)
 }
 

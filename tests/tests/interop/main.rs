@@ -47,6 +47,10 @@ fn main() {
                 if !control && NOT_SERVED_YET.contains(&name) {
                     continue;
                 }
+                // Our own mqadmin has the layouts of 4.9 whatever the client.
+                if name == "mqadmin_of_ours" && client != Version::V4_9_7 {
+                    continue;
+                }
                 let clusters = Arc::clone(&clusters);
                 let trial = move || {
                     let began = Instant::now();
