@@ -56,12 +56,13 @@ impl Registration {
 
 /// Registers until `shutdown`, then takes the broker off the name servers.
 pub(crate) async fn keep_registered(broker: Arc<Broker>, shutdown: CancellationToken) {
-    let Some(names) = broker.config().namesrv_addr.clone() else {
+    let names = broker.config().name_servers();
+    if names.is_empty() {
         tracing::warn!(
             "no name server is configured (namesrvAddr, -n or NAMESRV_ADDR): clients will not find this broker"
         );
         return;
-    };
+    }
     let mut changes = broker.topics.changes();
     let mut due = Instant::now();
     loop {
@@ -75,8 +76,8 @@ pub(crate) async fn keep_registered(broker: Arc<Broker>, shutdown: CancellationT
         if everywhere {
             due = now + broker.config().register_name_server_period;
         }
-        let missing = broker.registration.registered();
-        let targets = addresses.iter().filter(|address| everywhere || !missing.contains(*address));
+        let registered = broker.registration.registered();
+        let targets = addresses.iter().filter(|address| everywhere || !registered.contains(*address));
         futures::future::join_all(targets.map(|address| register(&broker, address))).await;
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -92,9 +93,9 @@ pub(crate) async fn keep_registered(broker: Arc<Broker>, shutdown: CancellationT
 }
 
 /// All addresses of all names: a name of several addresses is several name servers.
-async fn resolve(names: &str) -> BTreeSet<String> {
+async fn resolve(names: &[String]) -> BTreeSet<String> {
     let mut addresses = BTreeSet::new();
-    for name in names.split(';').map(str::trim).filter(|name| !name.is_empty()) {
+    for name in names {
         match tokio::net::lookup_host(name).await {
             Ok(found) => addresses.extend(found.map(|address| address.to_string())),
             Err(error) => tracing::warn!("name server {name} does not resolve: {error}"),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rocketmq_remoting::bodies::{DataVersion, PERM_INHERIT, PERM_READ, PERM_WRITE, TopicConfig, TopicConfigTable};
 use rocketmq_remoting::fastjson;
+use rocketmq_store::SCHEDULE_TOPIC;
 use tokio::sync::watch;
 
 use crate::config::BrokerConfig;
@@ -14,8 +15,6 @@ use crate::versioned_table::{TableFile, VersionedTable};
 
 /// The template of topics that are made by the first send.
 pub(crate) const DEFAULT_TOPIC: &str = "TBW102";
-/// Where delayed messages wait.
-pub(crate) const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 const SELF_TEST_TOPIC: &str = "SELF_TEST_TOPIC";
 const BENCHMARK_TOPIC: &str = "BenchmarkTest";
 const OFFSET_MOVED_EVENT: &str = "OFFSET_MOVED_EVENT";
