@@ -124,12 +124,21 @@ impl Allocator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Disk;
+    use crate::hot_files::HotFiles;
     use crate::mapped_file::Allocation;
+    use crate::mapped_file_queue::Layout;
+
+    fn files(dir: &std::path::Path, file_size: u64) -> MappedFileQueue {
+        let (disk, hot) = (Disk::default(), HotFiles::new(2));
+        let layout = Layout { dir: dir.to_owned(), file_size, allocation: Allocation::Full, disk, hot };
+        MappedFileQueue::new(layout, Vec::new())
+    }
 
     #[test]
     fn the_ordered_file_is_ready_and_others_are_made() {
         let dir = tempfile::tempdir().unwrap();
-        let files = MappedFileQueue::new(dir.path().to_owned(), 4096, Allocation::Full, Vec::new());
+        let files = files(dir.path(), 4096);
         let allocator = Allocator::new(true);
         allocator.order(4096);
         assert!(allocator.make_wanted(&files));
@@ -143,7 +152,7 @@ mod tests {
     fn touching_runs_ahead_of_the_writer_and_stops_at_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let size = 20 << 20;
-        let files = MappedFileQueue::new(dir.path().to_owned(), size, Allocation::Full, Vec::new());
+        let files = files(dir.path(), size);
         let file = Arc::new(files.create(0).unwrap());
         let allocator = Allocator::new(false);
         let mut touched = 0;

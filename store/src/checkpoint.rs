@@ -6,12 +6,12 @@
 //!
 //! 5.x keeps more behind these three fields; those bytes stay as they are.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::message::read_i64;
 
@@ -41,20 +41,19 @@ impl Timestamps {
 pub(crate) struct Checkpoint {
     path: PathBuf,
     file: File,
+    disk: Disk,
     now: Mutex<Timestamps>,
 }
 
 impl Checkpoint {
     /// Opens the file, made new when missing; a short one reads as zero where bytes are missing.
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let io = |what| move |e| StoreError::io(what, path, e);
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(io("open"))?;
-        file.set_len(SIZE).map_err(io("resize"))?;
+    pub(crate) fn open(path: &Path, disk: Disk) -> Result<Self, StoreError> {
+        let file = disk.open(path)?;
+        disk.resize(&file, path, SIZE)?;
         let mut raw = [0; 24];
-        file.read_exact_at(&mut raw, 0).map_err(io("read"))?;
+        disk.read_at(path, 0, &mut raw)?;
         let now = Timestamps { physic: read_i64(&raw, 0), logics: read_i64(&raw, 8), index: read_i64(&raw, 16) };
-        Ok(Self { path: path.to_owned(), file, now: Mutex::new(now) })
+        Ok(Self { path: path.to_owned(), file, disk, now: Mutex::new(now) })
     }
 
     pub(crate) fn get(&self) -> Timestamps {
@@ -69,10 +68,8 @@ impl Checkpoint {
         raw[..8].copy_from_slice(&now.physic.to_be_bytes());
         raw[8..16].copy_from_slice(&now.logics.to_be_bytes());
         raw[16..].copy_from_slice(&now.index.to_be_bytes());
-        self.file
-            .write_all_at(&raw, 0)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|e| StoreError::io("write", &self.path, e))
+        self.disk.write_at(&self.file, &self.path, 0, &raw)?;
+        self.disk.sync_file(&self.file, &self.path)
     }
 
     /// Notes without writing: the next [`Checkpoint::update`] carries it.
@@ -91,13 +88,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("checkpoint");
         std::fs::write(&path, [9; 4096]).unwrap();
-        let c = Checkpoint::open(&path).unwrap();
+        let c = Checkpoint::open(&path, Disk::default()).unwrap();
         c.update(|t| *t = Timestamps { physic: 20_000, logics: 10_000, index: 5000 }).unwrap();
         let disk = std::fs::read(&path).unwrap();
         assert_eq!(disk.len(), 4096);
         assert_eq!(disk[..8], 20_000_i64.to_be_bytes());
         assert!(disk[24..].iter().all(|b| *b == 9));
-        let again = Checkpoint::open(&path).unwrap().get();
+        let again = Checkpoint::open(&path, Disk::default()).unwrap().get();
         assert_eq!((again.safe(false), again.safe(true)), (7000, 2000));
     }
 
@@ -105,8 +102,8 @@ mod tests {
     fn missing_or_short_is_the_beginning_of_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("checkpoint");
-        assert_eq!(Checkpoint::open(&path).unwrap().get().safe(true), 0);
+        assert_eq!(Checkpoint::open(&path, Disk::default()).unwrap().get().safe(true), 0);
         std::fs::write(&path, [0, 0, 0]).unwrap();
-        assert_eq!(Checkpoint::open(&path).unwrap().get(), Timestamps::default());
+        assert_eq!(Checkpoint::open(&path, Disk::default()).unwrap().get(), Timestamps::default());
     }
 }

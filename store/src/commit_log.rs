@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::allocate::Allocator;
 use crate::error::StoreError;
-use crate::mapped_file::{MappedFile, MappedWriter};
+use crate::mapped_file::{MappedFile, MappedWriter, Slice};
 use crate::mapped_file_queue::MappedFileQueue;
 use crate::message::{self, BLANK_MIN, Head, MAGIC_BLANK, UNIT_MIN};
 
@@ -245,30 +245,29 @@ impl CommitLog {
     /// Up to `max` bytes from `offset`, within one file.
     pub(crate) fn read_raw(&self, offset: u64, max: usize) -> Option<Bytes> {
         let (file, at, readable) = self.locate(offset)?;
-        file.bytes(at, readable.min(at.saturating_add(max)))
+        file.slice(at, readable.min(at.saturating_add(max))).map(Slice::into_bytes)
     }
 
-    /// The file that holds a unit of exactly `size` bytes at `offset`.
-    pub(crate) fn holder(&self, offset: u64, size: usize) -> Option<Arc<MappedFile>> {
-        let (file, at, readable) = self.locate(offset)?;
-        let end = at.checked_add(size).filter(|end| *end <= readable)?;
-        let found = message::head(file.slice(at, end)?) == Head::Message(size);
-        found.then_some(file)
+    /// All that is readable of the file that holds `offset`, and where the file starts.
+    pub(crate) fn file_at(&self, offset: u64) -> Option<(u64, Slice)> {
+        let (file, _, readable) = self.locate(offset)?;
+        Some((file.start, file.slice(0, readable)?))
     }
 
     /// The unit at `offset`, whatever its size; `None` unless it says itself that it belongs there.
     pub(crate) fn unit_at(&self, offset: u64) -> Option<Bytes> {
         let (file, at, readable) = self.locate(offset)?;
         let bytes = file.slice(at, readable)?;
-        let Head::Message(size) = message::head(bytes) else { return None };
+        let Head::Message(size) = message::head(&bytes) else { return None };
         let unit = bytes.get(..size)?;
-        (message::read_u64(unit, message::AT_PHYSICAL_OFFSET) == offset).then(|| file.bytes(at, at + size))?
+        (message::read_u64(unit, message::AT_PHYSICAL_OFFSET) == offset).then(|| bytes.part(at, at + size).into_bytes())
     }
 
     /// Whether a whole record begins at `offset`: replication may leave the beginning of one at the end.
     pub(crate) fn has_whole_record(&self, offset: u64) -> bool {
         let Some((file, at, readable)) = self.locate(offset) else { return false };
-        match message::head(file.slice(at, readable).unwrap_or_default()) {
+        let Some(bytes) = file.slice(at, readable) else { return false };
+        match message::head(&bytes) {
             Head::Message(size) | Head::Blank(size) => size <= readable - at,
             Head::Short | Head::Bad => false,
         }
@@ -278,7 +277,7 @@ impl CommitLog {
     pub(crate) fn store_timestamp(&self, offset: u64, size: usize) -> Option<i64> {
         let (file, at, readable) = self.locate(offset)?;
         let end = at.checked_add(size).filter(|end| *end <= readable && size >= UNIT_MIN)?;
-        store_timestamp_of(file.slice(at, end)?)
+        store_timestamp_of(&file.slice(at, end)?)
     }
 
     /// Start of the file behind the one that holds `offset`.
@@ -300,11 +299,21 @@ pub(crate) fn store_timestamp_of(unit: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Disk;
+    use crate::hot_files::HotFiles;
     use crate::mapped_file::Allocation;
+    use crate::mapped_file_queue::Layout;
     use crate::message::{NewMessage, encode};
 
     fn log(dir: &std::path::Path, size: u64) -> CommitLog {
-        let files = MappedFileQueue::new(dir.to_owned(), size, Allocation::Full, Vec::new());
+        let layout = Layout {
+            dir: dir.to_owned(),
+            file_size: size,
+            allocation: Allocation::Full,
+            disk: Disk::default(),
+            hot: HotFiles::new(2),
+        };
+        let files = MappedFileQueue::new(layout, Vec::new());
         CommitLog::new(files, Allocator::new(false), 0, 0)
     }
 

@@ -4,22 +4,26 @@
 //! Load: the file; when it is missing, empty or refused by the caller's parser, the `.bak`, and say so. May not: know
 //! what the text means.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::disk::{Disk, beside};
 use crate::error::StoreError;
 
 /// One such file.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
     path: PathBuf,
+    disk: Disk,
 }
 
 impl ConfigFile {
     /// Names the file; nothing is touched yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self::on(Disk::default(), path)
+    }
+
+    pub(crate) fn on(disk: Disk, path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), disk }
     }
 
     /// The file's path.
@@ -30,34 +34,36 @@ impl ConfigFile {
     /// Replaces the text. After an error the old text is still what [`ConfigFile::load`] finds.
     pub fn persist(&self, text: &str) -> Result<(), StoreError> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;
-        let temp = self.beside("tmp");
-        write_synced(&temp, text.as_bytes())?;
+        self.disk.create_dir(dir)?;
+        let temp = beside(&self.path, "tmp");
+        self.write_synced(&temp, text.as_bytes())?;
         // The previous text becomes the backup by its own rename, so the backup is never half written either.
-        match fs::read(&self.path) {
-            Ok(previous) if !previous.is_empty() => {
-                let backup = self.beside("bak");
-                let backup_temp = self.beside("bak.tmp");
-                write_synced(&backup_temp, &previous)?;
-                fs::rename(&backup_temp, &backup).map_err(|e| StoreError::io("rename to", &backup, e))?;
-            }
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(StoreError::io("read", &self.path, e)),
+        if let Some(previous) = self.disk.read_file(&self.path)?.filter(|previous| !previous.is_empty()) {
+            let backup_temp = beside(&self.path, "bak.tmp");
+            self.write_synced(&backup_temp, &previous)?;
+            self.disk.rename(&backup_temp, &beside(&self.path, "bak"))?;
         }
-        fs::rename(&temp, &self.path).map_err(|e| StoreError::io("rename to", &self.path, e))?;
-        sync_dir(dir)
+        self.disk.rename(&temp, &self.path)?;
+        self.disk.sync_dir(dir)
+    }
+
+    fn write_synced(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let file = self.disk.open(path)?;
+        self.disk.resize(&file, path, 0)?;
+        self.disk.write_at(&file, path, 0, bytes)?;
+        self.disk.sync_file(&file, path)
     }
 
     /// Parses the text, or else the backup's. `Ok(None)` when neither file has any text; the parser's error when
     /// there is text and none of it parses.
     pub fn load<T, E: std::fmt::Display>(&self, parse: impl Fn(&str) -> Result<T, E>) -> Result<Option<T>, LoadError> {
-        let backup = self.beside("bak");
+        let backup = beside(&self.path, "bak");
         let mut failure = None;
         for path in [&self.path, &backup] {
-            let reason = match fs::read(path) {
-                Ok(bytes) if bytes.is_empty() => "it is empty".to_owned(),
-                Ok(bytes) => match std::str::from_utf8(&bytes) {
+            let reason = match self.disk.read_file(path) {
+                Ok(None) => continue,
+                Ok(Some(bytes)) if bytes.is_empty() => "it is empty".to_owned(),
+                Ok(Some(bytes)) => match std::str::from_utf8(&bytes) {
                     Ok(text) => match parse(text) {
                         Ok(value) => {
                             if path == &backup {
@@ -69,7 +75,6 @@ impl ConfigFile {
                     },
                     Err(e) => e.to_string(),
                 },
-                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => e.to_string(),
             };
             tracing::error!(file = %path.display(), %reason, "load failed");
@@ -78,13 +83,6 @@ impl ConfigFile {
             }
         }
         failure.map_or(Ok(None), Err)
-    }
-
-    fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(".");
-        name.push(suffix);
-        PathBuf::from(name)
     }
 }
 
@@ -98,20 +96,10 @@ pub struct LoadError {
     pub reason: String,
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let mut file = File::create(path).map_err(|e| StoreError::io("create", path, e))?;
-    file.write_all(bytes).map_err(|e| StoreError::io("write", path, e))?;
-    file.sync_all().map_err(|e| StoreError::io("sync", path, e))
-}
-
-/// Makes created, renamed and removed names of a directory durable.
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-    File::open(dir).and_then(|d| d.sync_all()).map_err(|e| StoreError::io("sync", dir, e))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Accepts only what was written whole.

@@ -7,18 +7,19 @@
 //! Owns the queue's files, its range and the next offset an append gets. Only the dispatcher writes units; readers
 //! take no lock. May not: read the commit log.
 
-use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::error::StoreError;
-use crate::mapped_file::{Allocation, MappedFile, MappedWriter};
-use crate::mapped_file_queue::{MappedFileQueue, remove_if_there};
+use crate::manifest::Held;
+use crate::mapped_file::{MappedFile, MappedWriter};
+use crate::mapped_file_queue::{Layout, MappedFileQueue};
 use crate::message::{read_i64, read_u32, read_u64};
+use crate::recovery::LastStop;
 use crate::results::QueueEntry;
+use crate::unit_checksums::UnitChecksums;
 
 /// Bytes of a unit.
 pub(crate) const UNIT: u64 = 20;
@@ -46,6 +47,7 @@ pub(crate) struct ConsumeQueue {
     retired: AtomicBool,
     /// Bytes known to be on disk.
     flushed: AtomicU64,
+    checksums: Mutex<Option<UnitChecksums>>,
 }
 
 /// What became of a unit.
@@ -57,7 +59,7 @@ pub(crate) enum Push {
     Known,
     /// Its offset lies this far behind the queue's end: units are missing before it.
     Gap(i64),
-    /// It was dispatched once, but its unit lies before the queue's first file.
+    /// It was dispatched once, but its unit lies before the queue's first file, or is damaged.
     Lost,
     /// Its offset is taken by another message, or impossible.
     Conflict,
@@ -73,8 +75,8 @@ pub(crate) struct Recovered {
 
 impl ConsumeQueue {
     /// A queue without files.
-    pub(crate) fn empty(topic: Arc<str>, queue_id: i32, dir: PathBuf, file_size: u64) -> Self {
-        let files = MappedFileQueue::new(dir, file_size, Allocation::OnDemand, Vec::new());
+    pub(crate) fn empty(topic: Arc<str>, queue_id: i32, layout: Layout) -> Self {
+        let files = MappedFileQueue::new(layout, Vec::new());
         Self {
             topic,
             queue_id,
@@ -86,30 +88,42 @@ impl ConsumeQueue {
             next: AtomicI64::new(0),
             retired: AtomicBool::new(false),
             flushed: AtomicU64::new(0),
+            checksums: Mutex::new(None),
         }
     }
 
-    /// Loads what is on disk, cut where it stops making sense and where the log ends.
+    /// Loads what is on disk, cut where it stops making sense and where the log ends. What the manifest says the
+    /// queue `held` is not read unit by unit but must have the checksums noted there. After a crash that is all that
+    /// is believed: the messages behind it are dispatched again, and a unit may be torn.
     pub(crate) fn recover(
         topic: Arc<str>,
         queue_id: i32,
-        dir: PathBuf,
-        file_size: u64,
+        layout: Layout,
         log_end: u64,
+        last_stop: LastStop,
+        held: Option<&Held>,
     ) -> Result<Recovered, StoreError> {
-        let found = MappedFileQueue::scan(&dir)?;
-        let Some(mut files) = load_files(&dir, &found, file_size, log_end)? else {
+        let found = layout.scan()?;
+        let loaded = load_files(&layout, &found)?.and_then(|files| {
+            let (tail, checksums) = match held.filter(|held| covers(&files, held)) {
+                Some(held) => held_tail(&files, held)?,
+                None => (full_files_tail(&files, log_end)?, None),
+            };
+            Some((files, tail, checksums))
+        });
+        let Some((mut files, tail, checksums)) = loaded else {
             tracing::warn!(%topic, queue_id, "the consume queue's files are damaged, they are rebuilt");
             for (start, _) in found {
-                remove_if_there(&MappedFile::path_in(&dir, start))?;
+                layout.disk.remove(&layout.path(start))?;
             }
-            return Ok(Recovered { queue: Self::empty(topic, queue_id, dir, file_size), damaged: true });
+            return Ok(Recovered { queue: Self::empty(topic, queue_id, layout), damaged: true });
         };
-        let tail = read_tail(&files, log_end);
+        let is_all = checksums.is_some() && last_stop == LastStop::Crash;
+        let tail = if is_all { tail } else { read_tail(&files, tail, log_end) };
         let end = tail.end;
         while files.last().is_some_and(|f| f.start >= end && f.start > files[0].start) {
             if let Some(file) = files.pop() {
-                remove_if_there(file.path())?;
+                layout.disk.remove(file.path())?;
             }
         }
         if let Some(last) = files.last_mut() {
@@ -121,15 +135,16 @@ impl ConsumeQueue {
             }
         }
         let first = files.first().map_or(0, |f| (f.start / UNIT) as i64);
-        let queue = Self::empty(topic, queue_id, dir.clone(), file_size);
+        let queue = Self::empty(topic, queue_id, layout.clone());
         let queue = Self {
-            files: MappedFileQueue::new(dir, file_size, Allocation::OnDemand, files),
+            files: MappedFileQueue::new(layout, files),
             max: AtomicI64::new((end / UNIT) as i64),
             min: AtomicI64::new(first),
             next: AtomicI64::new((end / UNIT) as i64),
             max_physical: AtomicU64::new(tail.max_physical),
             // What was found is on disk or in the page cache; the first flush goes over the last file again.
             flushed: AtomicU64::new(first as u64 * UNIT),
+            checksums: Mutex::new(checksums),
             ..queue
         };
         *queue.writer.lock() = queue.files.find(end).and_then(|f| f.writer());
@@ -158,9 +173,23 @@ impl ConsumeQueue {
         Some(first)
     }
 
-    /// Lets appends continue behind what was dispatched; never goes back.
-    pub(crate) fn settle_next_offset(&self) {
-        self.next.fetch_max(self.max_offset(), Ordering::Relaxed);
+    /// Lets appends continue behind what was dispatched, and at `least`; never goes back.
+    pub(crate) fn settle_next_offset(&self, least: i64) {
+        self.next.fetch_max(self.max_offset().max(least), Ordering::Relaxed);
+    }
+
+    /// What the manifest notes of the queue, `None` when it never had a message.
+    pub(crate) fn held(&self) -> Option<Held> {
+        let max = self.max_offset();
+        let next = self.next.load(Ordering::Relaxed).max(max);
+        let Some(first) = self.files.first_start().filter(|_| max > 0) else {
+            return (next > 0).then(|| Held { next, ..Held::default() });
+        };
+        let mut checksums = self.checksums.lock();
+        let sums = checksums.take().filter(|sums| sums.first <= first);
+        let sums = checksums.insert(sums.unwrap_or_else(|| UnitChecksums::starting_at(first)));
+        let crcs = if sums.follow(&self.files, first, max as u64 * UNIT) { sums.of_files() } else { Vec::new() };
+        Some(Held { first: (first / UNIT) as i64, max, next, crcs })
     }
 
     pub(crate) fn retire(&self) {
@@ -180,7 +209,11 @@ impl ConsumeQueue {
         let behind = physical.saturating_add(u64::from(size));
         if behind <= self.max_physical() && self.max_offset() > 0 {
             let lost = (0..self.first_unit()).contains(&queue_offset);
-            return Ok(if lost { Push::Lost } else { Push::Known });
+            // Torn when it was written: a whole one is that of this message, or of none for one of a deleted topic.
+            let torn = self
+                .entry(queue_offset)
+                .is_some_and(|unit| unit.offset == physical && (unit.size, unit.tags_code) != (size, tags_code));
+            return Ok(if lost || torn { Push::Lost } else { Push::Known });
         }
         if !(0..i64::MAX / 64).contains(&queue_offset) {
             return Ok(Push::Conflict);
@@ -257,7 +290,7 @@ impl ConsumeQueue {
         let file = self.files.find(offset as u64 * UNIT)?;
         let from = (offset as u64 * UNIT - file.start) as usize;
         let to = ((max as u64 * UNIT).min(file.end()) - file.start) as usize;
-        Some(visit(Units { bytes: file.slice(from, to)?, next: offset }))
+        Some(visit(Units { bytes: &file.slice(from, to)?, next: offset }))
     }
 
     /// One entry, `None` outside the queue and for fillers.
@@ -271,19 +304,36 @@ impl ConsumeQueue {
         (offset / units + 1).saturating_mul(units)
     }
 
-    /// First offset at which `before` is false; it must be true for a prefix of the queue.
+    /// Offset of the first message at which `before` is false, the maximum if there is none. `before` must be true
+    /// for the messages up to some offset and false from there on; filler units may lie anywhere.
     pub(crate) fn partition_point(&self, before: impl Fn(&QueueEntry) -> bool) -> i64 {
         let (mut low, mut high) = (self.first_unit(), self.max_offset());
+        let mut found = high;
         while low < high {
             let middle = low + (high - low) / 2;
-            let unit = self.read(middle, |mut units| units.next()).flatten();
-            if unit.is_none_or(|u| !is_message(&u) || before(&u)) {
-                low = middle + 1;
-            } else {
-                high = middle;
+            match self.first_message(middle, high) {
+                Some(unit) if before(&unit) => low = unit.queue_offset + 1,
+                Some(unit) => (found, high) = (unit.queue_offset, middle),
+                None => high = middle,
             }
         }
-        low
+        found
+    }
+
+    /// The first message of `from..to`.
+    fn first_message(&self, from: i64, to: i64) -> Option<QueueEntry> {
+        let mut next = from;
+        while next < to {
+            let found = self.read(next, |units| {
+                let count = (to - next) as usize;
+                next += count.min(units.bytes.len() / UNIT as usize) as i64;
+                units.take(count).find(is_message)
+            })?;
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 
     /// Moves the minimum up to what the log still has (`correctMinOffset`).
@@ -299,8 +349,9 @@ impl ConsumeQueue {
             .iter()
             .take(files.len().saturating_sub(1))
             .take_while(|f| {
-                let last = f.slice(f.len() - UNIT as usize, f.len()).map(|raw| decode(raw, 0));
-                last.is_some_and(|unit| !is_message(&unit) || unit.offset < log_min)
+                let Some(bytes) = f.slice(0, f.len()) else { return false };
+                let mut backwards = bytes.rchunks_exact(UNIT as usize).map(|raw| decode(raw, 0));
+                backwards.find(is_message).is_none_or(|last| last.offset < log_min)
             })
             .count();
         self.files.remove_oldest(expired)?;
@@ -325,8 +376,7 @@ impl ConsumeQueue {
                 continue;
             };
             let end = to.min(file.end());
-            file.sync((from - file.start) as usize, (end - file.start) as usize)
-                .map_err(|e| StoreError::io("flush", file.path(), e))?;
+            file.sync((from - file.start) as usize, (end - file.start) as usize)?;
             from = end;
         }
         self.flushed.store(to, Ordering::Release);
@@ -350,6 +400,7 @@ impl ConsumeQueue {
         self.min.store(0, Ordering::Release);
         self.next.store(0, Ordering::Relaxed);
         self.flushed.store(0, Ordering::Release);
+        *self.checksums.lock() = None;
         self.files.clear()
     }
 
@@ -358,10 +409,7 @@ impl ConsumeQueue {
         let mut writer = self.writer.lock();
         *writer = None;
         self.clear()?;
-        match fs::remove_dir(self.files.dir()) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("delete", self.files.dir(), e)),
-            _ => Ok(()),
-        }
+        self.files.remove_dir()
     }
 }
 
@@ -393,13 +441,9 @@ fn decode(unit: &[u8], queue_offset: i64) -> QueueEntry {
     QueueEntry { queue_offset, offset: read_u64(unit, 0), size: read_u32(unit, 8), tags_code: read_i64(unit, 12) }
 }
 
-/// Maps the files of a queue; `None` when they do not form one.
-fn load_files(
-    dir: &std::path::Path,
-    found: &[(u64, u64)],
-    file_size: u64,
-    log_end: u64,
-) -> Result<Option<Vec<MappedFile>>, StoreError> {
+/// Opens the files of a queue; `None` when they do not form one.
+fn load_files(layout: &Layout, found: &[(u64, u64)]) -> Result<Option<Vec<MappedFile>>, StoreError> {
+    let file_size = layout.file_size;
     for (i, (start, size)) in found.iter().enumerate() {
         let last = i + 1 == found.len();
         let fits = *size == file_size || (last && *size < file_size);
@@ -409,59 +453,89 @@ fn load_files(
         }
     }
     let mut files = Vec::with_capacity(found.len());
-    for (start, _) in found {
-        files.push(MappedFile::open(dir, *start, file_size as usize, Allocation::OnDemand)?);
-    }
-    // Files before the last ones are full: both ends of each must say so, in log order.
-    let full = files.len().saturating_sub(FILES_READ_BY_RECOVERY);
-    let mut before = None;
-    for file in &files[..full] {
-        for at in [0, file.len() - UNIT as usize] {
-            let Some(unit) = file.slice(at, at + UNIT as usize).map(|raw| decode(raw, 0)) else {
-                return Ok(None);
-            };
-            let misplaced =
-                unit.offset.saturating_add(u64::from(unit.size)) > log_end || before.is_some_and(|b| unit.offset < b);
-            if unit.size == 0 || unit.size > FILLER_SIZE || (is_message(&unit) && misplaced) {
-                return Ok(None);
-            }
-            before = is_message(&unit).then_some(unit.offset).or(before);
+    for (start, size) in found {
+        let mut file = layout.open(*start);
+        if *size != file_size {
+            file.restore()?;
         }
+        files.push(file);
     }
     Ok(Some(files))
 }
 
+/// Whether the files hold all the units that the manifest speaks of, from the same first file on.
+fn covers(files: &[MappedFile], held: &Held) -> bool {
+    let (first, end) = (held.first as u64 * UNIT, held.max as u64 * UNIT);
+    let as_many = |file: &MappedFile| held.crcs.len() as u64 == (end - first).div_ceil(file.len() as u64);
+    files.first().is_some_and(|f| f.start == first && first < end && as_many(f))
+        && files.last().is_some_and(|f| end <= f.end())
+}
+
+/// The end of the units that the manifest speaks of, `None` when their checksums are not those noted there.
+fn held_tail(files: &[MappedFile], held: &Held) -> Option<(Tail, Option<UnitChecksums>)> {
+    let end = held.max as u64 * UNIT;
+    let mut sums = UnitChecksums::starting_at(files[0].start);
+    for (file, crc) in files.iter().zip(&held.crcs) {
+        let units = file.slice(0, file.len().min((end - file.start) as usize))?;
+        sums.add(&units, file.len());
+        if sums.of_files().last() != Some(crc) {
+            return None;
+        }
+    }
+    let file = files.iter().rfind(|f| f.start < end)?;
+    let at = (end - file.start) as usize;
+    let last = decode(&file.slice(at - UNIT as usize, at)?, 0);
+    Some((Tail { end, max_physical: last.offset.saturating_add(u64::from(last.size)) }, Some(sums)))
+}
+
+/// The end of the files before the last ones. They are full: both ends of each must say so, in log order; `None`
+/// when they do not.
+fn full_files_tail(files: &[MappedFile], log_end: u64) -> Option<Tail> {
+    let full = files.len().saturating_sub(FILES_READ_BY_RECOVERY);
+    let mut tail = Tail { end: files.first().map_or(0, |f| f.start), max_physical: 0 };
+    let mut before = None;
+    for file in &files[..full] {
+        for at in [0, file.len() - UNIT as usize] {
+            let unit = decode(&file.slice(at, at + UNIT as usize)?, 0);
+            let behind = unit.offset.saturating_add(u64::from(unit.size));
+            let misplaced = behind > log_end || before.is_some_and(|b| unit.offset < b);
+            if unit.size == 0 || unit.size > FILLER_SIZE || (is_message(&unit) && misplaced) {
+                return None;
+            }
+            if is_message(&unit) {
+                before = Some(unit.offset);
+                tail.max_physical = behind;
+            }
+        }
+        tail.end = file.end();
+    }
+    Some(tail)
+}
+
+#[derive(Debug, Clone, Copy)]
 struct Tail {
     /// Queue bytes that make sense.
     end: u64,
     max_physical: u64,
 }
 
-/// Reads the last files up to the first unit that is unwritten, out of order, or points behind the log.
-fn read_tail(files: &[MappedFile], log_end: u64) -> Tail {
-    let full = files.len().saturating_sub(FILES_READ_BY_RECOVERY);
-    let mut tail = Tail { end: files.first().map_or(0, |f| f.start), max_physical: 0 };
-    if let Some(unit) =
-        files[..full].last().and_then(|f| f.slice(f.len() - UNIT as usize, f.len())).map(|raw| decode(raw, 0))
-    {
-        tail.end = files[full].start;
-        if is_message(&unit) {
-            tail.max_physical = unit.offset.saturating_add(u64::from(unit.size));
-        }
-    }
-    for file in &files[full..] {
-        let units = Units { bytes: file.slice(0, file.len()).unwrap_or_default(), next: 0 };
+/// Reads on from `tail` up to the first unit that is unwritten, out of order, or points behind the log.
+fn read_tail(files: &[MappedFile], mut tail: Tail, log_end: u64) -> Tail {
+    let mut at = tail.end;
+    let from = tail.end;
+    for file in files.iter().filter(|f| f.end() > from) {
+        let from = from.saturating_sub(file.start) as usize;
+        let Some(bytes) = file.slice(from, file.len()) else { return tail };
+        let units = Units { bytes: &bytes, next: 0 };
         for unit in units {
-            let filler = unit.size == FILLER_SIZE && unit.offset == 0 && tail.max_physical == 0;
             let behind = unit.offset.saturating_add(u64::from(unit.size));
-            let message = is_message(&unit) && unit.offset >= tail.max_physical && behind <= log_end;
-            if !filler && !message {
+            at += UNIT;
+            if is_message(&unit) && unit.offset >= tail.max_physical && behind <= log_end {
+                // Fillers before it count with it.
+                tail = Tail { end: at, max_physical: behind };
+            } else if unit.size != FILLER_SIZE || unit.offset != 0 {
                 return tail;
             }
-            if message {
-                tail.max_physical = behind;
-            }
-            tail.end += UNIT;
         }
     }
     tail
@@ -469,15 +543,29 @@ fn read_tail(files: &[MappedFile], log_end: u64) -> Tail {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::path::Path;
 
+    use super::*;
+    use crate::disk::Disk;
+    use crate::hot_files::HotFiles;
+    use crate::mapped_file::Allocation;
+
+    fn layout(dir: &Path) -> Layout {
+        Layout {
+            dir: dir.to_owned(),
+            file_size: 200,
+            allocation: Allocation::OnDemand,
+            disk: Disk::default(),
+            hot: HotFiles::new(3),
+        }
+    }
+
     fn empty(dir: &Path) -> ConsumeQueue {
-        ConsumeQueue::empty("T".into(), 0, dir.to_owned(), 200)
+        ConsumeQueue::empty("T".into(), 0, layout(dir))
     }
 
     fn recover(dir: &Path, log_end: u64) -> Recovered {
-        ConsumeQueue::recover("T".into(), 0, dir.to_owned(), 200, log_end).unwrap()
+        ConsumeQueue::recover("T".into(), 0, layout(dir), log_end, LastStop::Clean, None).unwrap()
     }
 
     fn fill(queue: &ConsumeQueue, count: i64) {

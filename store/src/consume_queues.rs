@@ -4,16 +4,18 @@
 //! write units.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::consume_queue::ConsumeQueue;
+use crate::disk::Disk;
 use crate::error::StoreError;
+use crate::manifest::Manifest;
+use crate::mapped_file_queue::Layout;
+use crate::recovery::LastStop;
 
 type Queues = Vec<Arc<ConsumeQueue>>;
 type Topics = HashMap<Arc<str>, Arc<ArcSwap<Queues>>>;
@@ -21,32 +23,39 @@ type Topics = HashMap<Arc<str>, Arc<ArcSwap<Queues>>>;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct ConsumeQueues {
-    dir: PathBuf,
-    file_size: u64,
+    /// Of each queue, but for its directory; `dir` is that of all.
+    layout: Layout,
     topics: ArcSwap<Topics>,
     /// Serialises changes of the table.
     change: Mutex<()>,
 }
 
 impl ConsumeQueues {
-    pub(crate) fn new(dir: PathBuf, file_size: u64) -> Self {
-        Self { dir, file_size, topics: ArcSwap::default(), change: Mutex::new(()) }
+    pub(crate) fn new(layout: Layout) -> Self {
+        Self { layout, topics: ArcSwap::default(), change: Mutex::new(()) }
+    }
+
+    fn layout_of(&self, topic: &str, queue_id: &str) -> Layout {
+        Layout { dir: self.layout.dir.join(topic).join(queue_id), ..self.layout.clone() }
     }
 
     /// Loads every queue on disk; returns the table and the queues that must be dispatched again from the start.
     pub(crate) fn recover(
-        dir: &Path,
-        file_size: u64,
+        layout: Layout,
         log_end: u64,
+        last_stop: LastStop,
+        manifest: Option<&Manifest>,
     ) -> Result<(Self, Vec<Arc<ConsumeQueue>>), StoreError> {
-        let (table, mut damaged) = (Self::new(dir.to_owned(), file_size), Vec::new());
+        let (table, mut damaged) = (Self::new(layout), Vec::new());
+        let Layout { dir, disk, .. } = &table.layout;
         let mut topics = Topics::new();
-        for topic in directories(dir)? {
+        for topic in directories(dir, disk)? {
             let mut queues = Queues::new();
-            for id in directories(&dir.join(&topic))? {
+            for id in directories(&dir.join(&topic), disk)? {
                 let Ok(queue_id) = id.parse::<i32>() else { continue };
-                let path = dir.join(&topic).join(&id);
-                let r = ConsumeQueue::recover(topic.as_str().into(), queue_id, path, file_size, log_end)?;
+                let layout = table.layout_of(&topic, &id);
+                let held = manifest.and_then(|m| m.queues.get(&topic)?.get(&queue_id));
+                let r = ConsumeQueue::recover(topic.as_str().into(), queue_id, layout, log_end, last_stop, held)?;
                 let queue = Arc::new(r.queue);
                 if r.damaged {
                     damaged.push(Arc::clone(&queue));
@@ -76,9 +85,9 @@ impl ConsumeQueues {
         if let Some(queue) = self.find(topic, queue_id) {
             return queue;
         }
-        let path = self.dir.join(topic).join(queue_id.to_string());
         let name: Arc<str> = topic.into();
-        let queue = Arc::new(ConsumeQueue::empty(Arc::clone(&name), queue_id, path, self.file_size));
+        let layout = self.layout_of(topic, &queue_id.to_string());
+        let queue = Arc::new(ConsumeQueue::empty(Arc::clone(&name), queue_id, layout));
         let topics = self.topics.load();
         if let Some(queues) = topics.get(topic) {
             let mut changed = Queues::clone(&queues.load());
@@ -108,11 +117,7 @@ impl ConsumeQueues {
 
     /// Deletes the emptied directory of a topic.
     pub(crate) fn remove_dir(&self, topic: &str) -> Result<(), StoreError> {
-        let path = self.dir.join(topic);
-        match fs::remove_dir(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("delete", &path, e)),
-            _ => Ok(()),
-        }
+        self.layout.disk.remove_dir(&self.layout.dir.join(topic))
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<ConsumeQueue>> {
@@ -121,40 +126,34 @@ impl ConsumeQueues {
 }
 
 /// Names of the directories in `dir`, which may be missing.
-fn directories(dir: &Path) -> Result<Vec<String>, StoreError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(StoreError::io("list", dir, e)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|e| StoreError::io("list", dir, e))?;
-        let kind = entry.file_type().map_err(|e| StoreError::io("stat", &entry.path(), e))?;
-        if kind.is_dir()
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            names.push(name);
-        }
-    }
-    Ok(names)
+fn directories(dir: &Path, disk: &Disk) -> Result<Vec<String>, StoreError> {
+    Ok(disk.list(dir)?.into_iter().filter(|e| e.file_len.is_none()).map(|e| e.name).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hot_files::HotFiles;
+    use crate::mapped_file::Allocation;
 
     #[test]
     fn queues_are_found_by_topic_and_id_and_come_back_from_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let table = ConsumeQueues::new(dir.path().to_owned(), 200);
+        let layout = Layout {
+            dir: dir.path().to_owned(),
+            file_size: 200,
+            allocation: Allocation::OnDemand,
+            disk: Disk::default(),
+            hot: HotFiles::new(1),
+        };
+        let table = ConsumeQueues::new(layout.clone());
         for id in [3, 0, 2] {
             let queue = table.find_or_create("%RETRY%g", id);
             queue.push(0, u64::from(id.unsigned_abs()) * 100, 100, 0, true).unwrap();
         }
         assert!(table.find("%RETRY%g", 1).is_none() && table.find("other", 0).is_none());
         assert!(Arc::ptr_eq(&table.find_or_create("%RETRY%g", 3), &table.find("%RETRY%g", 3).unwrap()));
-        let (again, damaged) = ConsumeQueues::recover(dir.path(), 200, 1000).unwrap();
+        let (again, damaged) = ConsumeQueues::recover(layout, 1000, LastStop::Clean, None).unwrap();
         assert!(damaged.is_empty());
         assert_eq!(again.all().iter().map(|q| q.queue_id).collect::<Vec<_>>(), [0, 2, 3]);
         for queue in again.remove("%RETRY%g") {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use tokio::sync::watch;
 
 use crate::checkpoint::Checkpoint;
 use crate::commit_log::CommitLog;
-use crate::config::StoreConfig;
+use crate::config::{FlushDiskType, StoreConfig};
 use crate::consume_queues::ConsumeQueues;
+use crate::disk::Disk;
 use crate::dispatcher::{Dispatch, ListenerSlot};
-use crate::flush::Syncer;
+use crate::flushed_mark::FlushedMark;
 use crate::health::Health;
 use crate::index::Index;
 use crate::stats::Counters;
@@ -32,17 +33,20 @@ pub(crate) struct Core {
     pub(crate) listener: ListenerSlot,
     /// Everything below is in queues and index.
     pub(crate) dispatched: AtomicU64,
-    /// Store time of the message dispatched last, ms.
-    pub(crate) dispatched_timestamp: AtomicI64,
+    /// The message dispatched last.
+    pub(crate) last_dispatched: Mutex<Option<LastDispatched>>,
+    /// Everything below is in the manifest on disk: how far queues have got is known without the log.
+    pub(crate) manifested: AtomicU64,
     /// The published end, for who follows the log.
     pub(crate) appended: watch::Sender<u64>,
     /// Everything below is on disk.
     pub(crate) flushed: watch::Sender<u64>,
     /// Highest end a sender waits for.
     pub(crate) flush_wanted: AtomicU64,
+    pub(crate) flushed_mark: FlushedMark,
     /// One flush at a time.
     pub(crate) flushing: Mutex<()>,
-    pub(crate) syncer: Box<dyn Syncer>,
+    pub(crate) disk: Disk,
     /// A queue or index file could not be flushed: the checkpoint must not advance any more.
     pub(crate) derived_failed: AtomicBool,
     /// Bytes of RAM that count as holding the log's tail.
@@ -54,6 +58,17 @@ pub(crate) struct Core {
     pub(crate) dispatcher: Waker,
     pub(crate) flusher: Waker,
     pub(crate) allocator: Waker,
+}
+
+/// The newest message of queues and index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LastDispatched {
+    /// Log offset.
+    pub(crate) offset: u64,
+    /// Log offset behind it.
+    pub(crate) end: u64,
+    /// Store time, ms.
+    pub(crate) timestamp: i64,
 }
 
 /// Wakes one of the store's threads, once it runs.
@@ -75,6 +90,14 @@ impl Waker {
 impl Core {
     pub(crate) fn file_reserved_time(&self) -> Duration {
         Duration::from_millis(self.file_reserved_ms.load(Ordering::Relaxed))
+    }
+
+    /// Up to where the log may reach consumers: with synchronous flush only what a power loss cannot take back.
+    pub(crate) fn dispatchable_end(&self) -> u64 {
+        match self.config.flush_disk_type {
+            FlushDiskType::AsyncFlush => self.log.end(),
+            FlushDiskType::SyncFlush => self.flushed_offset(),
+        }
     }
 
     pub(crate) fn dispatch(&self) -> Dispatch<'_> {

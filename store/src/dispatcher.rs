@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::consume_queue::Push;
 use crate::consume_queues::ConsumeQueues;
-use crate::core::Core;
+use crate::core::{Core, LastDispatched};
 use crate::error::StoreError;
 use crate::index::Index;
 use crate::message::{self, Head, MessageView, decode_message, sys_flag};
@@ -125,7 +125,7 @@ pub(crate) fn follow(core: &Core, signal: &Signal) {
     }
 }
 
-enum Fault {
+pub(crate) enum Fault {
     /// A derived file could not be written.
     Retry(StoreError),
     /// Bytes that are no message: only a wrong replication stream does that.
@@ -133,9 +133,13 @@ enum Fault {
 }
 
 /// Dispatches to the end of the log or of its file; `Ok(false)` when nothing whole was there.
-fn advance(core: &Core, signal: &Signal) -> Result<bool, Fault> {
+pub(crate) fn advance(core: &Core, signal: &Signal) -> Result<bool, Fault> {
     let mut offset = core.dispatched.load(Ordering::Relaxed);
-    let Some((file, mut at, readable)) = core.log.locate(offset) else {
+    let located = core.log.locate(offset).and_then(|(file, at, readable)| {
+        let readable = readable.min(core.dispatchable_end().saturating_sub(file.start) as usize);
+        Some((file.slice(0, readable.max(at))?, file, at, readable))
+    });
+    let Some((bytes, file, mut at, readable)) = located else {
         // An empty log that replication starts somewhere else.
         let min = core.log.min_offset();
         if offset < min {
@@ -144,7 +148,6 @@ fn advance(core: &Core, signal: &Signal) -> Result<bool, Fault> {
         }
         return Ok(false);
     };
-    let bytes = file.slice(0, readable).unwrap_or_default();
     let mut any = false;
     while at < readable && !signal.stopped() {
         let step = match message::head(&bytes[at..]) {
@@ -190,7 +193,11 @@ fn dispatch_one(core: &Core, m: &MessageView<'_>) -> Result<(), StoreError> {
     }
     dispatch.index(m)?;
     core.log.saw_store_timestamp(m.store_timestamp);
-    core.dispatched_timestamp.store(m.store_timestamp, Ordering::Release);
+    *core.last_dispatched.lock() = Some(LastDispatched {
+        offset: m.physical_offset,
+        end: m.physical_offset + u64::from(m.total_size),
+        timestamp: m.store_timestamp,
+    });
     Ok(())
 }
 

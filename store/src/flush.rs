@@ -4,32 +4,16 @@
 //! store: the kernel may have dropped the dirty pages, so no later success would prove anything; the position never
 //! moves past the failure and the checkpoint stays. May not: block an async thread.
 
-use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::time::timeout_at;
 
+use crate::config::FlushDiskType;
 use crate::core::Core;
 use crate::error::StoreError;
-use crate::manifest::{Held, Manifest};
-use crate::mapped_file::MappedFile;
+use crate::manifest::Manifest;
 use crate::worker::Signal;
-
-/// Where faults of the disk enter tests.
-pub(crate) trait Syncer: Send + Sync {
-    /// Brings bytes `from..to` of a log file to the disk.
-    fn sync(&self, file: &MappedFile, from: usize, to: usize) -> io::Result<()>;
-}
-
-/// The real disk.
-pub(crate) struct Msync;
-
-impl Syncer for Msync {
-    fn sync(&self, file: &MappedFile, from: usize, to: usize) -> io::Result<()> {
-        file.sync(from, to)
-    }
-}
 
 impl Core {
     pub(crate) fn flushed_offset(&self) -> u64 {
@@ -79,19 +63,25 @@ impl Core {
                 continue;
             };
             let to = end.min(file.end());
-            if let Err(e) = self.syncer.sync(&file, (from - file.start) as usize, (to - file.start) as usize) {
-                let error = StoreError::io("flush", file.path(), e);
-                self.health.poison(&error);
-                // Wakes the senders that wait; they see the poison.
-                self.flushed.send_modify(|_| {});
-                return Err(error);
-            }
+            file.sync((from - file.start) as usize, (to - file.start) as usize).inspect_err(|e| self.poison(e))?;
             from = to;
         }
+        // Before anybody is told: recovery must not take for torn what was acknowledged.
+        self.flushed_mark.note(end).inspect_err(|e| self.poison(e))?;
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
         self.checkpoint.note_physic(timestamp);
         self.flushed.send_modify(|flushed| *flushed = end);
+        if self.config.flush_disk_type == FlushDiskType::SyncFlush {
+            // Only now may it reach consumers.
+            self.dispatcher.wake();
+        }
         Ok(())
+    }
+
+    fn poison(&self, error: &StoreError) {
+        self.health.poison(error);
+        // Wakes the senders that wait; they see the poison.
+        self.flushed.send_modify(|_| {});
     }
 
     /// Flushes queues with many dirty pages.
@@ -106,9 +96,8 @@ impl Core {
     pub(crate) fn checkpoint_all(&self) -> Result<(), StoreError> {
         self.flush_log(0)?;
         // Read before the flush: what is noted must be on disk when it is noted.
-        let dispatched = self.dispatched.load(Ordering::Acquire);
-        let timestamp = self.dispatched_timestamp.load(Ordering::Acquire);
-        let manifest = self.manifest(dispatched);
+        let manifest = self.manifest();
+        let timestamp = self.last_dispatched.lock().map_or(0, |last| last.timestamp);
         self.flush_queues(0)?;
         if let Some(index) = &self.index {
             index.flush().inspect_err(|e| self.derived_failed(e))?;
@@ -120,7 +109,9 @@ impl Core {
             t.logics = t.logics.max(timestamp);
             t.index = t.index.max(timestamp);
         })?;
-        manifest.persist(&self.config.store_path_root_dir)
+        manifest.persist(&self.config.store_path_root_dir, &self.disk)?;
+        self.manifested.fetch_max(manifest.dispatched, Ordering::AcqRel);
+        Ok(())
     }
 
     fn derived_failed(&self, error: &StoreError) {
@@ -128,18 +119,19 @@ impl Core {
         self.derived_failed.store(true, Ordering::Release);
     }
 
-    fn manifest(&self, dispatched: u64) -> Manifest {
+    fn manifest(&self) -> Manifest {
+        let last = *self.last_dispatched.lock();
         let mut manifest = Manifest {
-            dispatched,
+            dispatched: last.map_or_else(|| self.dispatched.load(Ordering::Acquire), |last| last.end),
+            last_message: last.map(|last| last.offset),
             index_end: self.index.as_ref().and_then(crate::index::Index::end_physical),
             index_files: self.index.as_ref().map_or(0, crate::index::Index::file_count),
             ..Manifest::default()
         };
         for queue in self.queues.all() {
-            let max = queue.max_offset();
-            if max > 0 {
+            if let Some(held) = queue.held() {
                 let queues = manifest.queues.entry(queue.topic.to_string()).or_default();
-                queues.insert(queue.queue_id, Held { first: queue.first_unit(), max });
+                queues.insert(queue.queue_id, held);
             }
         }
         manifest
@@ -152,7 +144,10 @@ pub(crate) fn flush_log_loop(core: &Core, signal: &Signal) {
     let mut last_round = Instant::now();
     let mut last_thorough = Instant::now();
     while !signal.stopped() {
-        let wanted = core.flush_wanted.load(Ordering::Acquire).min(core.log.end());
+        let wanted = match config.flush_disk_type {
+            FlushDiskType::SyncFlush => core.log.end(),
+            FlushDiskType::AsyncFlush => core.flush_wanted.load(Ordering::Acquire).min(core.log.end()),
+        };
         if wanted > core.flushed_offset() && core.health.poisoned().is_none() {
             // The error is in the health, where senders find it.
             let _ = core.flush_log(0);
@@ -195,23 +190,29 @@ pub(crate) fn flush_queues_loop(core: &Core, signal: &Signal) {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::time::Duration;
 
     use super::*;
+    use crate::disk::{Call, Disk, Faults};
     use crate::{MessageStore, NewMessage, StoreConfig};
 
     /// A disk that fails on order and counts.
-    #[derive(Clone, Default)]
-    struct Disk {
-        fails: Arc<AtomicBool>,
-        stalls: Arc<AtomicBool>,
-        syncs: Arc<AtomicUsize>,
+    #[derive(Debug, Default)]
+    struct FailingDisk {
+        fails: AtomicBool,
+        stalls: AtomicBool,
+        syncs: AtomicUsize,
     }
 
-    impl Syncer for Disk {
-        fn sync(&self, file: &MappedFile, from: usize, to: usize) -> io::Result<()> {
+    impl Faults for FailingDisk {
+        fn call(&self, call: Call<'_>, run: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+            let Call::SyncRange(path, ..) = call else { return run() };
+            if !path.parent().is_some_and(|dir| dir.ends_with("commitlog")) {
+                return run();
+            }
             self.syncs.fetch_add(1, Ordering::Relaxed);
             while self.stalls.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(1));
@@ -219,11 +220,11 @@ mod tests {
             if self.fails.load(Ordering::Relaxed) {
                 return Err(io::Error::from_raw_os_error(5));
             }
-            file.sync(from, to)
+            run()
         }
     }
 
-    fn open(dir: &std::path::Path, disk: &Disk) -> Arc<MessageStore> {
+    fn open(dir: &std::path::Path, disk: &Arc<FailingDisk>) -> Arc<MessageStore> {
         let config = StoreConfig {
             store_path_root_dir: dir.to_owned(),
             mapped_file_size_commit_log: 64 << 10,
@@ -234,7 +235,7 @@ mod tests {
             sync_flush_timeout: Duration::from_millis(300),
             ..StoreConfig::default()
         };
-        MessageStore::open_with(config, Box::new(disk.clone())).unwrap()
+        MessageStore::open_on(config, Disk::with_faults(Arc::clone(disk) as Arc<dyn Faults>)).unwrap()
     }
 
     fn message() -> NewMessage<'static> {
@@ -257,7 +258,7 @@ mod tests {
     #[tokio::test]
     async fn one_sync_serves_all_who_wait() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::default();
+        let disk = Arc::new(FailingDisk::default());
         let store = open(dir.path(), &disk);
         let ends: Vec<u64> = (0..100).map(|_| store.append(&message()).unwrap().end).collect();
         futures_join(ends.iter().map(|end| store.flushed(*end))).await;
@@ -284,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_sync_poisons_for_good() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::default();
+        let disk = Arc::new(FailingDisk::default());
         let store = open(dir.path(), &disk);
         let good = store.append(&message()).unwrap().end;
         store.flushed(good).await.unwrap();
@@ -305,7 +306,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_disk_times_out_and_catches_up() {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Disk::default();
+        let disk = Arc::new(FailingDisk::default());
         let store = open(dir.path(), &disk);
         disk.stalls.store(true, Ordering::Relaxed);
         let end = store.append(&message()).unwrap().end;

@@ -2,46 +2,75 @@
 //!
 //! No lock is taken here. May not: know consumers or subscriptions; the caller's filter decides.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::commit_log::CommitLog;
 use crate::consume_queue::{ConsumeQueue, UNIT, is_message};
 use crate::core::Core;
-use crate::mapped_file::MappedFile;
+use crate::mapped_file::Slice;
+use crate::message::{self, Head};
 use crate::results::{GetResult, GetStatus, QueueEntry};
 
 /// Queue bytes one pull looks at, at least.
 const SCAN_BYTES_MIN: usize = 16_000;
 
 /// Collects units; neighbours in the log become one slice.
+#[derive(Default)]
 struct Collected {
-    file: Option<Arc<MappedFile>>,
-    from: u64,
-    to: u64,
+    /// The log file of the message looked at last, and where it starts.
+    file: Option<(u64, Slice)>,
+    run: Option<Run>,
     messages: Vec<Bytes>,
     count: usize,
     bytes: usize,
 }
 
+/// Neighbours in one file, positions in the file.
+struct Run {
+    file: Slice,
+    from: usize,
+    to: usize,
+}
+
 impl Collected {
-    fn add(&mut self, file: Arc<MappedFile>, unit: &QueueEntry) {
-        if self.to != unit.offset || self.file.as_ref().is_none_or(|f| f.start != file.start) {
-            self.close();
-            self.file = Some(file);
-            self.from = unit.offset;
+    /// Adds the message a unit points to; `false` when that is not there or another one.
+    fn add(&mut self, log: &CommitLog, unit: &QueueEntry) -> bool {
+        let Some(end) = unit.offset.checked_add(u64::from(unit.size)) else { return false };
+        let holds = |(start, file): &(u64, Slice)| *start <= unit.offset && end <= start + file.len() as u64;
+        if !self.file.as_ref().is_some_and(holds) {
+            self.file = log.file_at(unit.offset);
         }
-        self.to = unit.offset + u64::from(unit.size);
+        let Some((start, file)) = self.file.as_ref().filter(|file| holds(file)) else { return false };
+        let (from, to) = ((unit.offset - start) as usize, (end - start) as usize);
+        let bytes = &file[from..to];
+        // A damaged unit may point to the beginning of a wrong message.
+        if message::head(bytes) != Head::Message(unit.size as usize)
+            || message::read_i64(bytes, message::AT_QUEUE_OFFSET) != unit.queue_offset
+        {
+            return false;
+        }
+        match &mut self.run {
+            Some(run) if run.to == from && run.file.is_of(file) => run.to = to,
+            run => {
+                let next = Run { file: file.clone(), from, to };
+                self.messages.extend(run.replace(next).map(Run::into_bytes));
+            }
+        }
         self.count += 1;
         self.bytes += unit.size as usize;
+        true
     }
 
-    fn close(&mut self) {
-        if let Some(file) = self.file.take() {
-            let run = file.bytes((self.from - file.start) as usize, (self.to - file.start) as usize);
-            self.messages.extend(run);
-        }
+    fn finish(&mut self) {
+        self.messages.extend(self.run.take().map(Run::into_bytes));
+    }
+}
+
+impl Run {
+    fn into_bytes(self) -> Bytes {
+        self.file.part(self.from, self.to).into_bytes()
     }
 }
 
@@ -138,7 +167,7 @@ impl Core {
         let mut skip_below = 0;
         let mut last_physical = 0;
         let mut cold = false;
-        let mut collected = Collected { file: None, from: 0, to: 0, messages: Vec::new(), count: 0, bytes: 0 };
+        let mut collected = Collected::default();
         for unit in units {
             if !is_message(&unit) || unit.offset < skip_below {
                 next = unit.queue_offset + 1;
@@ -153,18 +182,21 @@ impl Core {
             if !matches(&unit) {
                 continue;
             }
-            if let Some(file) = self.log.holder(unit.offset, unit.size as usize) {
-                collected.add(file, &unit);
+            if collected.add(&self.log, &unit) {
                 status = GetStatus::Found;
                 skip_below = 0;
-            } else {
-                if collected.count == 0 {
-                    status = GetStatus::MessageWasRemoving;
-                }
+                continue;
+            }
+            if collected.count == 0 {
+                status = GetStatus::MessageWasRemoving;
+            }
+            if unit.offset < self.log.min_offset() {
                 skip_below = self.log.roll_next(unit.offset);
+            } else {
+                tracing::error!(?unit, "the queue points to no message of its own, the entry is passed over");
             }
         }
-        collected.close();
+        collected.finish();
         GetResult {
             next_begin_offset: next,
             message_count: collected.count as u32,

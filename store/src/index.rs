@@ -2,58 +2,86 @@
 //!
 //! Owns the `index` directory. May not: read the log; it answers with log offsets.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::disk::Disk;
 use crate::error::StoreError;
+use crate::hot_files::HotFiles;
 use crate::index_file::{IndexFile, IndexShape, key_hash};
-use crate::mapped_file_queue::remove_if_there;
 use crate::properties::{java_hash_onto, java_string_hash};
+
+/// Index files that stay mapped: the one being written and those that queries look into.
+const MAPPED_FILES: usize = 4;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Index {
     dir: PathBuf,
     shape: IndexShape,
+    disk: Disk,
+    hot: Arc<HotFiles>,
     files: ArcSwap<Vec<Arc<IndexFile>>>,
 }
 
+/// What of the index on disk is known to be there as it was written: a power loss may leave anything of the rest.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trusted {
+    /// Entries of messages up to this log offset.
+    pub(crate) offset: u64,
+    /// Files whose newest message was stored up to this time, ms.
+    pub(crate) timestamp: i64,
+}
+
+impl Trusted {
+    /// Everything: the store was closed.
+    pub(crate) const ALL: Self = Self { offset: u64::MAX, timestamp: i64::MAX };
+}
+
 impl Index {
-    /// Loads the files. Those of another shape, or that start behind the log's end, are deleted. `repair` makes
-    /// the newest consistent again; older ones were complete on disk before the next was begun.
-    pub(crate) fn recover(dir: PathBuf, shape: IndexShape, log_end: u64, repair: bool) -> Result<Self, StoreError> {
-        let mut files = Vec::new();
+    /// Loads the files. Those of another shape, or not trusted, are deleted; the newest is made consistent again and
+    /// cut behind what is trusted and what the log has. Older ones were complete on disk before the next was begun.
+    pub(crate) fn recover(
+        dir: PathBuf,
+        shape: IndexShape,
+        log_end: u64,
+        trusted: Trusted,
+        disk: Disk,
+    ) -> Result<Self, StoreError> {
+        let hot = HotFiles::new(MAPPED_FILES);
+        let mut files: Vec<Arc<IndexFile>> = Vec::new();
         let mut intact = true;
-        for path in index_paths(&dir)? {
-            let len = fs::metadata(&path).map_err(|e| StoreError::io("stat", &path, e))?.len();
+        for (path, len) in index_paths(&dir, &disk)? {
             // Behind a file that had to go, later ones go too: what they hold is dispatched again.
-            intact &= len == shape.file_len() as u64;
+            let before = files.last().map_or(0, |f| f.end_physical());
+            intact &= len == shape.file_len() as u64 && before <= trusted.offset;
             if intact {
-                let file = IndexFile::open(&path, shape)?;
-                intact = file.count() > 1 && file.end_physical() < u64::MAX / 2;
+                let file = IndexFile::open(path.clone(), shape, &disk, &hot)?;
+                intact = file.count() > 1
+                    && (before..u64::MAX / 2).contains(&file.end_physical())
+                    && file.end_timestamp() <= trusted.timestamp;
                 if intact {
                     files.push(Arc::new(file));
                     continue;
                 }
             }
             tracing::warn!(file = %path.display(), "the index file is damaged or empty and is deleted");
-            remove_if_there(&path)?;
+            disk.remove(&path)?;
         }
+        let end = log_end.min(trusted.offset.saturating_add(1));
         while let Some(last) = files.last() {
-            if repair || last.end_physical() >= log_end {
-                last.repair(log_end)?;
+            if trusted.offset != u64::MAX || last.end_physical() >= end {
+                last.repair(end)?;
             }
             if last.count() > 1 {
                 break;
             }
-            remove_if_there(last.path())?;
+            disk.remove(last.path())?;
             files.pop();
         }
-        Ok(Self { dir, shape, files: ArcSwap::from_pointee(files) })
+        Ok(Self { dir, shape, disk, hot, files: ArcSwap::from_pointee(files) })
     }
 
     /// Log offset of the newest indexed message, `None` when nothing is indexed.
@@ -79,7 +107,7 @@ impl Index {
     }
 
     fn next_file(&self) -> Result<Arc<IndexFile>, StoreError> {
-        fs::create_dir_all(&self.dir).map_err(|e| StoreError::io("create", &self.dir, e))?;
+        self.disk.create_dir(&self.dir)?;
         if let Some(full) = self.files.load().last() {
             full.sync()?;
         }
@@ -91,8 +119,8 @@ impl Index {
             }
             now = now.saturating_add(jiff::SignedDuration::from_millis(1));
         };
-        let file = Arc::new(IndexFile::open(&path, self.shape)?);
-        crate::config_file::sync_dir(&self.dir)?;
+        let file = Arc::new(IndexFile::create(path, self.shape, &self.disk, &self.hot)?);
+        self.disk.sync_dir(&self.dir)?;
         self.files.rcu(|files| {
             let mut files = Vec::clone(files);
             files.push(Arc::clone(&file));
@@ -108,10 +136,13 @@ impl Index {
         let mut more = true;
         for file in self.files.load().iter().rev() {
             if file.overlaps(begin, end) {
-                file.search(hash, begin, end, &mut |physical| {
+                let searched = file.search(hash, begin, end, &mut |physical| {
                     more = visit(physical);
                     more
                 });
+                if let Err(error) = searched {
+                    tracing::error!(%error, "an index file cannot be searched");
+                }
             }
             if !more || file.begin_timestamp() < begin {
                 return;
@@ -122,7 +153,7 @@ impl Index {
     /// Deletes everything, to be indexed again.
     pub(crate) fn clear(&self) -> Result<(), StoreError> {
         for file in self.files.swap(Arc::default()).iter() {
-            remove_if_there(file.path())?;
+            self.disk.remove(file.path())?;
         }
         Ok(())
     }
@@ -135,7 +166,7 @@ impl Index {
         if expired > 0 {
             self.files.rcu(|files| files[expired.min(files.len())..].to_vec());
             for file in &files[..expired] {
-                remove_if_there(file.path())?;
+                self.disk.remove(file.path())?;
             }
         }
         Ok(expired)
@@ -159,23 +190,11 @@ fn hash_of(topic: &str, key: &str) -> u32 {
     key_hash(java_hash_onto(java_hash_onto(java_string_hash(topic), "#"), key))
 }
 
-/// Index files in `dir`, oldest first: names of 17 digits.
-fn index_paths(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(StoreError::io("list", dir, e)),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|e| StoreError::io("list", dir, e))?.path();
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if name.len() == 17 && name.bytes().all(|b| b.is_ascii_digit()) {
-            paths.push(path);
-        }
-    }
-    paths.sort_unstable();
-    Ok(paths)
+/// Index files in `dir` and their lengths, oldest first: names of 17 digits.
+fn index_paths(dir: &Path, disk: &Disk) -> Result<Vec<(PathBuf, u64)>, StoreError> {
+    let is_ours = |name: &str| name.len() == 17 && name.bytes().all(|b| b.is_ascii_digit());
+    let entries = disk.list(dir)?.into_iter();
+    Ok(entries.filter_map(|e| e.file_len.filter(|_| is_ours(&e.name)).map(|len| (dir.join(&e.name), len))).collect())
 }
 
 #[cfg(test)]
@@ -196,7 +215,7 @@ mod tests {
     #[test]
     fn files_follow_each_other_and_come_back() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::recover(dir.path().join("index"), SHAPE, 0, false).unwrap();
+        let index = Index::recover(dir.path().join("index"), SHAPE, 0, Trusted::ALL, Disk::default()).unwrap();
         for i in 1..=8 {
             index.put("T", if i % 2 == 0 { "even" } else { "odd" }, i * 100, i as i64 * 1000).unwrap();
         }
@@ -204,9 +223,13 @@ mod tests {
         assert_eq!(found(&index, "even", 0, i64::MAX), [800, 600, 400, 200]);
         assert_eq!(found(&index, "odd", 3000, 5000), [500, 300]);
         drop(index);
-        let index = Index::recover(dir.path().join("index"), SHAPE, 750, true).unwrap();
+        let index = Index::recover(dir.path().join("index"), SHAPE, 750, Trusted::ALL, Disk::default()).unwrap();
         assert_eq!(found(&index, "even", 0, i64::MAX), [600, 400, 200], "cut at the log's end");
         assert_eq!(index.end_physical(), Some(700));
+        drop(index);
+        let trusted = Trusted { offset: 600, timestamp: i64::MAX };
+        let index = Index::recover(dir.path().join("index"), SHAPE, 750, trusted, Disk::default()).unwrap();
+        assert_eq!(index.end_physical(), Some(600), "cut behind what is trusted");
         assert_eq!(index.delete_expired(350).unwrap(), 1);
         assert_eq!(found(&index, "even", 0, i64::MAX), [600, 400]);
     }
@@ -215,14 +238,14 @@ mod tests {
     fn a_damaged_file_goes_and_takes_the_later_ones_along() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("index");
-        let index = Index::recover(root.clone(), SHAPE, 0, false).unwrap();
+        let index = Index::recover(root.clone(), SHAPE, 0, Trusted::ALL, Disk::default()).unwrap();
         for i in 1..=8 {
             index.put("T", "k", i * 100, 1000).unwrap();
         }
-        let second = index_paths(&root).unwrap()[1].clone();
+        let second = index_paths(&root, &Disk::default()).unwrap()[1].0.clone();
         drop(index);
-        fs::write(&second, "short").unwrap();
-        let index = Index::recover(root.clone(), SHAPE, 9999, false).unwrap();
+        std::fs::write(&second, "short").unwrap();
+        let index = Index::recover(root.clone(), SHAPE, 9999, Trusted::ALL, Disk::default()).unwrap();
         assert_eq!((index.file_count(), index.end_physical()), (1, Some(300)));
     }
 }

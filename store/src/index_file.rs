@@ -8,10 +8,15 @@
 //!
 //! Entry 0 is never used and `indexCount` starts at 1. One thread writes, any may search. May not: read the log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
+use crate::disk::Disk;
 use crate::error::StoreError;
-use crate::mapped_file::MappedWords;
+use crate::hot_files::HotFiles;
+use crate::mapped_file::{MappedWords, WordFile};
+use crate::message::{read_i64, read_u32, read_u64};
 
 const AT_BEGIN_TIMESTAMP: usize = 0;
 const AT_END_TIMESTAMP: usize = 8;
@@ -38,13 +43,39 @@ impl IndexShape {
     fn entry_at(self, number: u32) -> usize {
         HEADER + self.slots as usize * SLOT + number as usize * ENTRY
     }
+
+    fn slot_at(self, hash: u32) -> usize {
+        HEADER + (hash % self.slots) as usize * SLOT
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct IndexFile {
-    words: MappedWords,
+    file: WordFile,
     shape: IndexShape,
+    header: Header,
+}
+
+/// The header's fields, here so that most files need not be mapped.
+#[derive(Debug, Default)]
+struct Header {
+    begin_timestamp: AtomicI64,
+    end_timestamp: AtomicI64,
+    end_physical: AtomicU64,
+    slot_count: AtomicU32,
+    index_count: AtomicU32,
+}
+
+impl Header {
+    /// Writes the fields that may have changed.
+    fn store(&self, words: &MappedWords) {
+        words.set_i64(AT_BEGIN_TIMESTAMP, self.begin_timestamp.load(Ordering::Relaxed));
+        words.set_i64(AT_END_TIMESTAMP, self.end_timestamp.load(Ordering::Relaxed));
+        words.set_i64(AT_END_PHYSICAL, self.end_physical.load(Ordering::Relaxed) as i64);
+        words.set(AT_SLOT_COUNT, self.slot_count.load(Ordering::Relaxed));
+        words.set(AT_INDEX_COUNT, self.index_count.load(Ordering::Relaxed));
+    }
 }
 
 /// Hash of a `topic#key` (`IndexFile.indexKeyHashMethod`).
@@ -53,35 +84,53 @@ pub(crate) fn key_hash(java_hash: i32) -> u32 {
 }
 
 impl IndexFile {
-    /// Opens or creates the file; header and slots are allocated, entries as they come.
-    pub(crate) fn open(path: &Path, shape: IndexShape) -> Result<Self, StoreError> {
-        let words = MappedWords::open(path, shape.file_len(), shape.entry_at(0))?;
-        let file = Self { words, shape };
-        if file.count() == 0 {
-            file.words.set(AT_INDEX_COUNT, 1);
-        }
-        Ok(file)
+    /// Creates the file; header and slots are allocated, entries as they come.
+    pub(crate) fn create(
+        path: PathBuf,
+        shape: IndexShape,
+        disk: &Disk,
+        hot: &Arc<HotFiles>,
+    ) -> Result<Self, StoreError> {
+        let file = WordFile::create(path, shape.file_len(), shape.entry_at(0), disk, hot)?;
+        let header = Header { index_count: AtomicU32::new(1), ..Header::default() };
+        header.store(&file.words()?);
+        Ok(Self { file, shape, header })
+    }
+
+    /// Opens a file of full length.
+    pub(crate) fn open(path: PathBuf, shape: IndexShape, disk: &Disk, hot: &Arc<HotFiles>) -> Result<Self, StoreError> {
+        let mut raw = [0; HEADER];
+        disk.read_at(&path, 0, &mut raw)?;
+        let header = Header {
+            begin_timestamp: AtomicI64::new(read_i64(&raw, AT_BEGIN_TIMESTAMP)),
+            end_timestamp: AtomicI64::new(read_i64(&raw, AT_END_TIMESTAMP)),
+            end_physical: AtomicU64::new(read_u64(&raw, AT_END_PHYSICAL)),
+            slot_count: AtomicU32::new(read_u32(&raw, AT_SLOT_COUNT)),
+            // Never more than the file holds, whatever the disk says; entry 0 is no entry.
+            index_count: AtomicU32::new(read_u32(&raw, AT_INDEX_COUNT).clamp(1, shape.entries)),
+        };
+        Ok(Self { file: WordFile::of(path, shape.file_len(), disk, hot), shape, header })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.words.path()
+        self.file.path()
     }
 
-    /// Number of the next entry; never more than the file holds, whatever the disk says.
+    /// Number of the next entry.
     pub(crate) fn count(&self) -> u32 {
-        self.words.get(AT_INDEX_COUNT).min(self.shape.entries)
+        self.header.index_count.load(Ordering::Acquire)
     }
 
     pub(crate) fn begin_timestamp(&self) -> i64 {
-        self.words.get_i64(AT_BEGIN_TIMESTAMP)
+        self.header.begin_timestamp.load(Ordering::Acquire)
     }
 
     pub(crate) fn end_timestamp(&self) -> i64 {
-        self.words.get_i64(AT_END_TIMESTAMP)
+        self.header.end_timestamp.load(Ordering::Acquire)
     }
 
     pub(crate) fn end_physical(&self) -> u64 {
-        self.words.get_i64(AT_END_PHYSICAL) as u64
+        self.header.end_physical.load(Ordering::Acquire)
     }
 
     /// Adds an entry; `false` when the file is full.
@@ -91,33 +140,31 @@ impl IndexFile {
             return Ok(false);
         }
         let at = self.shape.entry_at(number);
-        self.words.ensure_allocated(at, at + ENTRY)?;
+        self.file.ensure_allocated(at, at + ENTRY)?;
+        let words = self.file.words()?;
         if number <= 1 {
-            self.words.set_i64(AT_BEGIN_PHYSICAL, physical as i64);
-            self.words.set_i64(AT_BEGIN_TIMESTAMP, timestamp);
+            words.set_i64(AT_BEGIN_PHYSICAL, physical as i64);
+            self.header.begin_timestamp.store(timestamp, Ordering::Relaxed);
         }
         let begin = self.begin_timestamp();
         let seconds =
             if begin <= 0 { 0 } else { (timestamp.saturating_sub(begin) / 1000).clamp(0, i64::from(i32::MAX)) };
-        let slot = self.slot_at(hash);
-        let previous = self.valid_entry(self.words.get(slot), number);
-        self.words.set(at, hash);
-        self.words.set_i64(at + 4, physical as i64);
-        self.words.set(at + 12, seconds as u32);
-        self.words.set(at + 16, previous);
-        self.words.set(slot, number);
+        let slot = self.shape.slot_at(hash);
+        let previous = self.valid_entry(words.get(slot), number);
+        words.set(at, hash);
+        words.set_i64(at + 4, physical as i64);
+        words.set(at + 12, seconds as u32);
+        words.set(at + 16, previous);
+        words.set(slot, number);
         if previous == 0 {
-            self.words.set(AT_SLOT_COUNT, self.words.get(AT_SLOT_COUNT).wrapping_add(1));
+            self.header.slot_count.fetch_add(1, Ordering::Relaxed);
         }
+        self.header.end_physical.store(physical, Ordering::Relaxed);
+        self.header.end_timestamp.store(timestamp, Ordering::Relaxed);
         // The count last: only now do searches believe the entry.
-        self.words.set_i64(AT_END_PHYSICAL, physical as i64);
-        self.words.set_i64(AT_END_TIMESTAMP, timestamp);
-        self.words.set(AT_INDEX_COUNT, number + 1);
+        self.header.index_count.store(number + 1, Ordering::Release);
+        self.header.store(&words);
         Ok(true)
-    }
-
-    fn slot_at(&self, hash: u32) -> usize {
-        HEADER + (hash % self.shape.slots) as usize * SLOT
     }
 
     /// An entry number below `limit`, else 0.
@@ -131,74 +178,84 @@ impl IndexFile {
     }
 
     /// Visits log offsets stored under `hash` between the two times (ms), newest first, until `visit` says `false`.
-    pub(crate) fn search(&self, hash: u32, begin: i64, end: i64, visit: &mut dyn FnMut(u64) -> bool) {
+    pub(crate) fn search(
+        &self,
+        hash: u32,
+        begin: i64,
+        end: i64,
+        visit: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<(), StoreError> {
+        let words = self.file.words()?;
         let base = self.begin_timestamp();
-        let mut number = self.valid_entry(self.words.get(self.slot_at(hash)), self.count());
+        let mut number = self.valid_entry(words.get(self.shape.slot_at(hash)), self.count());
         while number > 0 {
             let at = self.shape.entry_at(number);
-            let time = base.saturating_add(i64::from(self.words.get(at + 12) as i32) * 1000);
-            if self.words.get(at) == hash && (begin..=end).contains(&time) {
-                let physical = self.words.get_i64(at + 4) as u64;
+            let time = base.saturating_add(i64::from(words.get(at + 12) as i32) * 1000);
+            if words.get(at) == hash && (begin..=end).contains(&time) {
+                let physical = words.get_i64(at + 4) as u64;
                 if !visit(physical) {
-                    return;
+                    break;
                 }
             }
             if time < begin {
-                return;
+                break;
             }
             // Chains lead downwards only, so a damaged one ends too.
-            number = self.valid_entry(self.words.get(at + 16), number);
+            number = self.valid_entry(words.get(at + 16), number);
         }
+        Ok(())
     }
 
     /// Makes the file consistent again after a crash: entries up to the first that is unwritten, out of order or
-    /// points to or behind `log_end` are kept, and slots, chains and header are computed from them.
-    pub(crate) fn repair(&self, log_end: u64) -> Result<(), StoreError> {
+    /// points to or behind log offset `end` are kept, and slots, chains and header are computed from them.
+    pub(crate) fn repair(&self, end: u64) -> Result<(), StoreError> {
+        let words = self.file.words()?;
         let count = self.count();
         let mut last_physical = 0;
         let mut good = 1;
         while good < count {
             let at = self.shape.entry_at(good);
-            let physical = self.words.get_i64(at + 4) as u64;
-            let unwritten = physical == 0 && self.words.get(at) == 0;
-            if unwritten || physical < last_physical || physical >= log_end {
+            let physical = words.get_i64(at + 4) as u64;
+            let unwritten = physical == 0 && words.get(at) == 0;
+            if unwritten || physical < last_physical || physical >= end {
                 break;
             }
             last_physical = physical;
             good += 1;
         }
-        self.words.ensure_allocated(HEADER, self.shape.entry_at(good))?;
+        self.file.ensure_allocated(HEADER, self.shape.entry_at(good))?;
         for slot in 0..self.shape.slots as usize {
             let at = HEADER + slot * SLOT;
-            if self.words.get(at) != 0 {
-                self.words.set(at, 0);
+            if words.get(at) != 0 {
+                words.set(at, 0);
             }
         }
         let mut used_slots = 0;
         for number in 1..good {
             let at = self.shape.entry_at(number);
-            let slot = self.slot_at(self.words.get(at));
-            let previous = self.words.get(slot);
+            let slot = self.shape.slot_at(words.get(at));
+            let previous = words.get(slot);
             used_slots += u32::from(previous == 0);
-            if self.words.get(at + 16) != previous {
-                self.words.set(at + 16, previous);
+            if words.get(at + 16) != previous {
+                words.set(at + 16, previous);
             }
-            self.words.set(slot, number);
+            words.set(slot, number);
         }
-        self.words.set(AT_SLOT_COUNT, used_slots);
+        self.header.slot_count.store(used_slots, Ordering::Relaxed);
         if good < count || self.end_physical() != last_physical {
-            let seconds = if good > 1 { self.words.get(self.shape.entry_at(good - 1) + 12) } else { 0 };
+            let seconds = if good > 1 { words.get(self.shape.entry_at(good - 1) + 12) } else { 0 };
             let end = self.begin_timestamp().saturating_add(i64::from(seconds as i32) * 1000);
-            self.words.set_i64(AT_END_TIMESTAMP, end);
-            self.words.set_i64(AT_END_PHYSICAL, last_physical as i64);
+            self.header.end_timestamp.store(end, Ordering::Relaxed);
+            self.header.end_physical.store(last_physical, Ordering::Relaxed);
         }
-        self.words.set(AT_INDEX_COUNT, good);
+        self.header.index_count.store(good, Ordering::Release);
+        self.header.store(&words);
         Ok(())
     }
 
     /// Brings everything written so far to the disk.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.words.sync(0, self.shape.entry_at(self.count())).map_err(|e| StoreError::io("flush", self.path(), e))
+        self.file.sync(0, self.shape.entry_at(self.count()))
     }
 }
 
@@ -213,15 +270,20 @@ mod tests {
         file.search(hash, 0, i64::MAX, &mut |physical| {
             found.push(physical);
             true
-        });
+        })
+        .unwrap();
         found
+    }
+
+    fn create(path: &Path) -> IndexFile {
+        IndexFile::create(path.to_owned(), SHAPE, &Disk::default(), &HotFiles::new(1)).unwrap()
     }
 
     #[test]
     fn bytes_lie_where_rocketmq_has_them() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("20260101000000000");
-        let file = IndexFile::open(&path, SHAPE).unwrap();
+        let file = create(&path);
         assert!(file.put(5, 100, 10_000).unwrap());
         assert!(file.put(9, 200, 12_500).unwrap());
         let disk = std::fs::read(&path).unwrap();
@@ -239,7 +301,7 @@ mod tests {
     #[test]
     fn a_full_file_takes_no_more() {
         let dir = tempfile::tempdir().unwrap();
-        let file = IndexFile::open(&dir.path().join("i"), SHAPE).unwrap();
+        let file = create(&dir.path().join("i"));
         for i in 1..10 {
             assert!(file.put(1, i * 10, 1000).unwrap());
         }
@@ -252,15 +314,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("i");
         for garbage in [0_u32, 3, u32::MAX] {
-            let file = IndexFile::open(&path, SHAPE).unwrap();
-            file.words.set(AT_INDEX_COUNT, 1);
+            let file = create(&path);
             for i in 1..8 {
                 file.put(u32::try_from(i % 3).unwrap() + 1, i * 10, 1000).unwrap();
             }
+            let words = file.file.words().unwrap();
             for slot in 0..4 {
-                file.words.set(HEADER + slot * SLOT, garbage);
+                words.set(HEADER + slot * SLOT, garbage);
             }
-            file.words.set(SHAPE.entry_at(7) + 16, garbage);
+            words.set(SHAPE.entry_at(7) + 16, garbage);
             file.repair(60).unwrap();
             assert_eq!((file.count(), file.end_physical()), (6, 50));
             assert_eq!(found(&file, 2), [40, 10]);
@@ -274,7 +336,7 @@ mod tests {
         let path = dir.path().join("i");
         for byte in [0xFF, 0x7F, 0x01] {
             std::fs::write(&path, vec![byte; SHAPE.file_len()]).unwrap();
-            let file = IndexFile::open(&path, SHAPE).unwrap();
+            let file = create(&path);
             found(&file, 1);
             file.put(1, 1, 1).unwrap();
             file.repair(1000).unwrap();

@@ -21,13 +21,17 @@ mod config_file;
 mod consume_queue;
 mod consume_queues;
 mod core;
+mod disk;
 mod dispatcher;
 mod error;
 mod flush;
+mod flushed_mark;
 mod get;
 mod health;
+mod hot_files;
 mod index;
 mod index_file;
+mod log_reader;
 mod manifest;
 mod mapped_file;
 mod mapped_file_queue;
@@ -38,9 +42,14 @@ mod query;
 mod recovery;
 mod results;
 mod retention;
+#[cfg(test)]
+mod simulated_disk;
+#[cfg(test)]
+mod simulation;
 mod stats;
 mod store;
 mod store_lock;
+mod unit_checksums;
 mod worker;
 
 pub use config::{FlushDiskType, StoreConfig};

@@ -10,13 +10,17 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::config_file::ConfigFile;
+use crate::disk::Disk;
 use crate::error::StoreError;
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
-    /// Everything below this log offset is in queues and index.
+    /// Everything below this log offset is on disk, in the log as well as in queues and index.
     pub(crate) dispatched: u64,
+    /// Log offset of the message that ends at `dispatched`: what proves that this is still the same log.
+    #[serde(default)]
+    pub(crate) last_message: Option<u64>,
     /// Offset of the newest indexed message.
     pub(crate) index_end: Option<u64>,
     /// Index files.
@@ -26,28 +30,40 @@ pub(crate) struct Manifest {
 }
 
 /// The units of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Held {
     /// First unit of the first file.
     pub(crate) first: i64,
-    /// Next queue offset.
+    /// Offset behind the last unit, 0 without units.
     pub(crate) max: i64,
+    /// The offset that the next message gets: more than `max` when the queue lost units with the log they pointed to.
+    #[serde(default)]
+    pub(crate) next: i64,
+    /// CRC-32 of each file's units below `max`, oldest file first.
+    #[serde(default)]
+    pub(crate) crcs: Vec<u32>,
 }
 
 impl Manifest {
-    pub(crate) fn load(root: &Path) -> Option<Self> {
-        // Unreadable is as good as missing: the file only says what may be missing elsewhere.
-        file(root).load(|text| serde_json::from_str(text)).ok().flatten()
+    /// Every queue: topic, id, what it held.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (&str, i32, &Held)> {
+        self.queues.iter().flat_map(|(topic, queues)| queues.iter().map(move |(id, held)| (topic.as_str(), *id, held)))
     }
 
-    pub(crate) fn persist(&self, root: &Path) -> Result<(), StoreError> {
-        let text = serde_json::to_string(self).map_err(|e| StoreError::io("encode", file(root).path(), e))?;
-        file(root).persist(&text)
+    pub(crate) fn load(root: &Path, disk: &Disk) -> Option<Self> {
+        // Unreadable is as good as missing: the file only says what may be missing elsewhere.
+        file(root, disk).load(|text| serde_json::from_str(text)).ok().flatten()
+    }
+
+    pub(crate) fn persist(&self, root: &Path, disk: &Disk) -> Result<(), StoreError> {
+        let file = file(root, disk);
+        let text = serde_json::to_string(self).map_err(|e| StoreError::io("encode", file.path(), e))?;
+        file.persist(&text)
     }
 }
 
-fn file(root: &Path) -> ConfigFile {
-    ConfigFile::new(root.join("derived.manifest"))
+fn file(root: &Path, disk: &Disk) -> ConfigFile {
+    ConfigFile::on(disk.clone(), root.join("derived.manifest"))
 }
 
 #[cfg(test)]
@@ -57,12 +73,12 @@ mod tests {
     #[test]
     fn goes_to_disk_and_back() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Manifest::load(dir.path()), None);
+        assert_eq!(Manifest::load(dir.path(), &Disk::default()), None);
         let mut m = Manifest { dispatched: 7, index_end: Some(3), ..Manifest::default() };
-        m.queues.entry("%RETRY%g".into()).or_default().insert(2, Held { first: 0, max: 9 });
-        m.persist(dir.path()).unwrap();
-        assert_eq!(Manifest::load(dir.path()), Some(m));
+        m.queues.entry("%RETRY%g".into()).or_default().insert(2, Held { first: 0, max: 9, next: 9, crcs: vec![7] });
+        m.persist(dir.path(), &Disk::default()).unwrap();
+        assert_eq!(Manifest::load(dir.path(), &Disk::default()), Some(m));
         std::fs::write(dir.path().join("derived.manifest"), "{").unwrap();
-        assert_eq!(Manifest::load(dir.path()), None);
+        assert_eq!(Manifest::load(dir.path(), &Disk::default()), None);
     }
 }

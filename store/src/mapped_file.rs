@@ -1,28 +1,26 @@
 //! Memory-mapped files: the only module of the store with `unsafe`.
 //!
-//! Owns creation (allocated before it is mapped, so a full disk is an error here and never a SIGBUS later), the
-//! mapping, and the two disciplines under which it is shared:
+//! Owns creation (allocated before it is mapped, so a full disk is an error here and never a SIGBUS later), mapping
+//! on demand ([`HotFiles`] says which stay mapped), and the two disciplines under which mappings are shared:
 //! * [`MappedFile`] is append-only. One [`MappedWriter`] writes behind the published position, readers see only what
-//!   is before it, and published bytes never change. [`Bytes`] slices keep the mapping alive, so a file may be
-//!   deleted under a reader.
+//!   is before it, and published bytes never change. A [`Slice`] keeps its mapping alive, so a file may be deleted
+//!   or unmapped under a reader.
 //! * [`MappedWords`] is a table of big-endian 32-bit words, each read and written atomically (the index).
 //!
 //! May not: know what the bytes mean. Nobody else may change the files: the store's lock file sees to that.
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use memmap2::{Advice, MmapOptions, MmapRaw};
-use rustix::fs::FallocateFlags;
+use memmap2::{Advice, MmapRaw};
 
-use crate::config_file::sync_dir;
+use crate::disk::Disk;
 use crate::error::StoreError;
+use crate::hot_files::{HotFiles, Slot};
 
 /// How disk blocks are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,56 +35,46 @@ pub(crate) enum Allocation {
 const ALLOCATION_STEP: usize = 64 << 10;
 const PAGE: usize = 4096;
 
+/// A file that is mapped while it is used.
 #[derive(Debug)]
 struct Mapping {
     path: PathBuf,
-    file: File,
-    map: MmapRaw,
+    len: usize,
+    disk: Disk,
+    hot: Arc<HotFiles>,
+    slot: Arc<Slot>,
+    /// How it is read: reading ahead of a table's random look-ups is wasted.
+    advice: Advice,
     /// Blocks are allocated from the page of the write position up to here.
     allocated: AtomicUsize,
 }
 
 impl Mapping {
-    /// Opens or creates the file, brings it to `len` bytes and maps it.
-    fn open(path: &Path, len: usize) -> Result<Self, StoreError> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(|e| StoreError::io("open", path, e))?;
-        let now = file.metadata().map_err(|e| StoreError::io("stat", path, e))?.len();
-        if now != len as u64 {
-            file.set_len(len as u64).map_err(|e| StoreError::io("resize", path, e))?;
-        }
-        let map = MmapOptions::new().len(len).map_raw(&file).map_err(|e| StoreError::io("map", path, e))?;
-        Ok(Self { path: path.to_owned(), file, map, allocated: AtomicUsize::new(0) })
+    /// A file of `len` bytes that is there already.
+    fn of(path: PathBuf, len: usize, advice: Advice, disk: &Disk, hot: &Arc<HotFiles>) -> Self {
+        let (disk, hot) = (disk.clone(), Arc::clone(hot));
+        Self { path, len, disk, hot, slot: Arc::default(), advice, allocated: AtomicUsize::new(0) }
     }
 
-    /// Allocates blocks for `from..to`; what is there stays.
-    fn allocate(&self, from: usize, to: usize) -> Result<(), StoreError> {
-        let result = rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from as u64, (to - from) as u64);
-        match result {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                self.rewrite(from, to).map_err(|e| StoreError::io("allocate", &self.path, e))
-            }
-            Err(e) => Err(StoreError::io("allocate", &self.path, e)),
-        }
+    /// Makes the file, or brings one that is there to its length, with blocks for the first `eager` bytes.
+    fn create(&self, eager: usize) -> Result<(), StoreError> {
+        let file = self.disk.open(&self.path)?;
+        self.disk.resize(&file, &self.path, self.len as u64)?;
+        self.disk.allocate(&file, &self.path, 0, eager.max(1) as u64)?;
+        self.allocated.store(eager, Ordering::Relaxed);
+        self.disk.sync_file(&file, &self.path)
     }
 
-    /// Allocation where the file system has no call for it: write back what is there.
-    fn rewrite(&self, from: usize, to: usize) -> io::Result<()> {
-        let mut block = vec![0; ALLOCATION_STEP];
-        let mut at = from;
-        while at < to {
-            let part = &mut block[..ALLOCATION_STEP.min(to - at)];
-            self.file.read_exact_at(part, at as u64)?;
-            self.file.write_all_at(part, at as u64)?;
-            at += part.len();
+    fn get(&self) -> Result<Arc<MmapRaw>, StoreError> {
+        match self.slot.get() {
+            Some(map) => Ok(map),
+            None => self.hot.admit(&self.slot, || {
+                let map = self.disk.map(&self.path, self.len)?;
+                // Refused advice costs speed only.
+                let _ = map.advise(self.advice);
+                Ok(map)
+            }),
         }
-        Ok(())
     }
 
     /// Makes sure that blocks exist for `from..to`, in steps.
@@ -96,17 +84,15 @@ impl Mapping {
             return Ok(());
         }
         let from = allocated.max(from / PAGE * PAGE);
-        let end = to.next_multiple_of(ALLOCATION_STEP).min(self.map.len());
-        self.allocate(from, end)?;
+        let end = to.next_multiple_of(ALLOCATION_STEP).min(self.len);
+        let file = self.disk.open(&self.path)?;
+        self.disk.allocate(&file, &self.path, from as u64, end as u64)?;
         self.allocated.store(end, Ordering::Relaxed);
         Ok(())
     }
 
-    fn sync(&self, from: usize, to: usize) -> io::Result<()> {
-        if from >= to {
-            return Ok(());
-        }
-        self.map.flush_range(from, to - from)
+    fn sync(&self, from: usize, to: usize) -> Result<(), StoreError> {
+        if from >= to { Ok(()) } else { self.disk.sync_range(&*self.get()?, &self.path, from, to) }
     }
 }
 
@@ -129,26 +115,41 @@ impl MappedFile {
     }
 
     /// Creates the file, durable under its name, nothing published.
-    pub(crate) fn create(dir: &Path, start: u64, len: usize, allocation: Allocation) -> Result<Self, StoreError> {
-        let file = Self::open(dir, start, len, allocation)?;
-        file.mapping.file.sync_all().map_err(|e| StoreError::io("sync", &file.mapping.path, e))?;
-        sync_dir(dir)?;
-        file.published.store(0, Ordering::Relaxed);
+    pub(crate) fn create(
+        dir: &Path,
+        start: u64,
+        len: usize,
+        allocation: Allocation,
+        disk: &Disk,
+        hot: &Arc<HotFiles>,
+    ) -> Result<Self, StoreError> {
+        let mut file = Self::open(dir, start, len, allocation, disk, hot);
+        file.restore()?;
+        disk.sync_dir(dir)?;
+        file.reopen_at(0);
         Ok(file)
     }
 
-    /// Opens the file, everything published: recovery reads it and then truncates.
-    pub(crate) fn open(dir: &Path, start: u64, len: usize, allocation: Allocation) -> Result<Self, StoreError> {
-        let path = Self::path_in(dir, start);
-        let mapping = Mapping::open(&path, len)?;
-        if allocation == Allocation::Full {
-            mapping.allocate(0, len)?;
-        }
-        Ok(Self { start, mapping, allocation, published: AtomicUsize::new(len), has_writer: AtomicBool::new(false) })
+    /// A file that is there, of full length, everything published: recovery reads it and then truncates.
+    pub(crate) fn open(
+        dir: &Path,
+        start: u64,
+        len: usize,
+        allocation: Allocation,
+        disk: &Disk,
+        hot: &Arc<HotFiles>,
+    ) -> Self {
+        let mapping = Mapping::of(Self::path_in(dir, start), len, Advice::Normal, disk, hot);
+        Self { start, mapping, allocation, published: AtomicUsize::new(len), has_writer: AtomicBool::new(false) }
+    }
+
+    /// Gives the file its full length and, a log file, all its blocks: it may be new, or torn when it was made.
+    pub(crate) fn restore(&mut self) -> Result<(), StoreError> {
+        self.mapping.create(if self.allocation == Allocation::Full { self.len() } else { 0 })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.mapping.map.len()
+        self.mapping.len
     }
 
     /// Offset behind the file's last byte.
@@ -164,21 +165,18 @@ impl MappedFile {
         self.published.load(Ordering::Acquire)
     }
 
-    /// Published bytes `from..to`, `None` when not all of them are.
-    pub(crate) fn slice(&self, from: usize, to: usize) -> Option<&[u8]> {
+    /// Published bytes `from..to`; `None` when not all of them are, or when the file cannot be mapped.
+    pub(crate) fn slice(&self, from: usize, to: usize) -> Option<Slice> {
         if from > to || to > self.published() {
             return None;
         }
-        // SAFETY: `to` is at most `published`, which is at most the length of the mapping, and the mapping lives as
-        // long as `self`. Bytes before `published` are not written again: a writer refuses positions before it, and
-        // `truncate`, which lowers it, needs `&mut self`, hence no slice and no `Bytes` (those hold an `Arc`).
-        Some(unsafe { std::slice::from_raw_parts(self.mapping.map.as_ptr().add(from), to - from) })
-    }
-
-    /// Like [`MappedFile::slice`], keeping the mapping alive.
-    pub(crate) fn bytes(self: &Arc<Self>, from: usize, to: usize) -> Option<Bytes> {
-        self.slice(from, to)?;
-        Some(Bytes::from_owner(Window { file: Arc::clone(self), from, to }))
+        match self.mapping.get() {
+            Ok(map) => Some(Slice { map, from, to }),
+            Err(error) => {
+                tracing::error!(%error, "a file of the store cannot be read");
+                None
+            }
+        }
     }
 
     /// The one writer, or `None` while there is one.
@@ -187,35 +185,31 @@ impl MappedFile {
         (!taken).then(|| MappedWriter { file: Arc::clone(self) })
     }
 
-    /// Forgets everything from `at` on: zero on disk as if never written.
-    pub(crate) fn truncate(&mut self, at: usize) -> Result<(), StoreError> {
-        let at = at.min(self.len());
-        let mode = match self.allocation {
-            Allocation::Full => FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE,
-            Allocation::OnDemand => FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-        };
-        let len = self.len() - at;
-        if len > 0 && rustix::fs::fallocate(&self.mapping.file, mode, at as u64, len as u64).is_err() {
-            self.zero_pages(at).map_err(|e| StoreError::io("zero", self.path(), e))?;
+    /// Makes sure that nobody reads the file: with the last mapping gone no slice is left that could see a change.
+    fn unmap(&mut self) -> Result<(), StoreError> {
+        if self.mapping.slot.take().is_some_and(|map| Arc::into_inner(map).is_none()) {
+            let busy = std::io::Error::from(std::io::ErrorKind::ResourceBusy);
+            return Err(StoreError::io("change", self.path(), busy));
         }
-        self.published.store(at, Ordering::Release);
-        self.mapping.allocated.store(0, Ordering::Relaxed);
-        self.mapping.file.sync_all().map_err(|e| StoreError::io("sync", self.path(), e))
+        Ok(())
     }
 
-    /// Zeroes what is not zero from `at` on, without allocating holes.
-    fn zero_pages(&self, at: usize) -> io::Result<()> {
-        const ZERO: [u8; PAGE] = [0; PAGE];
-        let mut page = [0; PAGE];
-        let mut at = at;
-        while at < self.len() {
-            let part = &mut page[..(PAGE - at % PAGE).min(self.len() - at)];
-            self.mapping.file.read_exact_at(part, at as u64)?;
-            if part.iter().any(|b| *b != 0) {
-                self.mapping.file.write_all_at(&ZERO[..part.len()], at as u64)?;
-            }
-            at += part.len();
-        }
+    /// Replaces bytes that turned out damaged, durably. Fails while anybody reads the file.
+    pub(crate) fn replace(&mut self, at: usize, bytes: &[u8]) -> Result<(), StoreError> {
+        self.unmap()?;
+        let file = self.mapping.disk.open(self.path())?;
+        self.mapping.disk.write_at(&file, self.path(), at as u64, bytes)?;
+        self.mapping.disk.sync_file(&file, self.path())
+    }
+
+    /// Forgets everything from `at` on: zero on disk as if never written. Fails while anybody reads the file.
+    pub(crate) fn truncate(&mut self, at: usize) -> Result<(), StoreError> {
+        let at = at.min(self.len());
+        self.unmap()?;
+        let keep_blocks = self.allocation == Allocation::Full;
+        self.mapping.disk.zero(self.path(), at as u64, self.len() as u64, keep_blocks)?;
+        self.mapping.allocated.store(0, Ordering::Relaxed);
+        self.reopen_at(at);
         Ok(())
     }
 
@@ -228,34 +222,69 @@ impl MappedFile {
     /// Makes pages of `from..to` present and writable, so that the append does not fault. Best effort.
     pub(crate) fn populate(&self, from: usize, to: usize) {
         let (from, to) = (from.min(self.len()), to.min(self.len()));
-        if from < to {
+        if from < to
+            && let Ok(map) = self.mapping.get()
+        {
             // Old kernels do not know the advice; the append then faults the pages in itself.
-            let _ = self.mapping.map.advise_range(Advice::PopulateWrite, from, to - from);
+            let _ = map.advise_range(Advice::PopulateWrite, from, to - from);
         }
     }
 
     /// Brings `from..to` to the disk.
-    pub(crate) fn sync(&self, from: usize, to: usize) -> io::Result<()> {
+    pub(crate) fn sync(&self, from: usize, to: usize) -> Result<(), StoreError> {
         self.mapping.sync(from, to)
     }
 
     /// When the file was last written, as the file system has it.
-    pub(crate) fn modified(&self) -> io::Result<std::time::SystemTime> {
-        self.mapping.file.metadata()?.modified()
+    pub(crate) fn modified(&self) -> Result<std::time::SystemTime, StoreError> {
+        self.mapping.disk.modified(self.path())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.mapping.slot.get().is_some()
     }
 }
 
-/// Part of a mapping that a [`Bytes`] keeps alive.
-struct Window {
-    file: Arc<MappedFile>,
+/// Published bytes of a [`MappedFile`], readable as long as this is held.
+#[derive(Debug, Clone)]
+pub(crate) struct Slice {
+    map: Arc<MmapRaw>,
     from: usize,
     to: usize,
 }
 
-impl AsRef<[u8]> for Window {
+impl Slice {
+    /// Part of it, counted from the file's beginning; it must lie inside.
+    pub(crate) fn part(&self, from: usize, to: usize) -> Self {
+        assert!(self.from <= from && from <= to && to <= self.to, "{from}..{to} of {}..{}", self.from, self.to);
+        Self { map: Arc::clone(&self.map), from, to }
+    }
+
+    /// Whether both are of one mapping.
+    pub(crate) fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.map, &other.map)
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `to` was at most `published`, hence at most the length of the mapping, which `map` keeps alive.
+        // Bytes before `published` are not written again: a writer refuses positions before it, and `truncate` and
+        // `replace` refuse while anybody holds the mapping.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.from), self.to - self.from) }
+    }
+}
+
+impl AsRef<[u8]> for Slice {
     fn as_ref(&self) -> &[u8] {
-        // Checked when the window was made; `published` cannot have gone down while this holds the file.
-        self.file.slice(self.from, self.to).unwrap_or_default()
+        self
     }
 }
 
@@ -283,11 +312,12 @@ impl MappedWriter {
         if self.file.allocation == Allocation::OnDemand {
             self.file.mapping.ensure_allocated(at, end)?;
         }
+        let map = self.file.mapping.get()?;
         // SAFETY: `at + bytes.len()` is inside the mapping. No reader looks at bytes from `published` on, and this
         // is the only writer (`has_writer`), borrowed mutably. Source and target cannot overlap: `bytes` is either
         // private memory or a slice of published bytes.
         unsafe {
-            let to = self.file.mapping.map.as_mut_ptr().add(at);
+            let to = map.as_mut_ptr().add(at);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
         self.file.published.store(end, Ordering::Release);
@@ -301,20 +331,29 @@ impl Drop for MappedWriter {
     }
 }
 
-/// A mapped table of big-endian 32-bit words.
+/// A file that is a table of big-endian 32-bit words.
 #[derive(Debug)]
-pub(crate) struct MappedWords {
+pub(crate) struct WordFile {
     mapping: Mapping,
 }
 
-impl MappedWords {
-    /// Opens or creates the file with `len` bytes, the first `eager` of them allocated now.
-    pub(crate) fn open(path: &Path, len: usize, eager: usize) -> Result<Self, StoreError> {
-        let mapping = Mapping::open(path, len)?;
-        mapping.allocate(0, eager.max(1))?;
-        mapping.allocated.store(eager, Ordering::Relaxed);
-        let _ = mapping.map.advise(Advice::Random);
-        Ok(Self { mapping })
+impl WordFile {
+    /// A file of `len` bytes that is there already.
+    pub(crate) fn of(path: PathBuf, len: usize, disk: &Disk, hot: &Arc<HotFiles>) -> Self {
+        Self { mapping: Mapping::of(path, len, Advice::Random, disk, hot) }
+    }
+
+    /// Makes the file with `len` bytes, the first `eager` of them allocated now.
+    pub(crate) fn create(
+        path: PathBuf,
+        len: usize,
+        eager: usize,
+        disk: &Disk,
+        hot: &Arc<HotFiles>,
+    ) -> Result<Self, StoreError> {
+        let file = Self::of(path, len, disk, hot);
+        file.mapping.create(eager)?;
+        Ok(file)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -326,11 +365,28 @@ impl MappedWords {
         self.mapping.ensure_allocated(from, to)
     }
 
+    /// The words, mapped as long as they are held.
+    pub(crate) fn words(&self) -> Result<MappedWords, StoreError> {
+        Ok(MappedWords { map: self.mapping.get()? })
+    }
+
+    pub(crate) fn sync(&self, from: usize, to: usize) -> Result<(), StoreError> {
+        self.mapping.sync(from, to)
+    }
+}
+
+/// The words of a [`WordFile`].
+#[derive(Debug)]
+pub(crate) struct MappedWords {
+    map: Arc<MmapRaw>,
+}
+
+impl MappedWords {
     fn word(&self, at: usize) -> &AtomicU32 {
-        assert!(at.is_multiple_of(4) && at + 4 <= self.mapping.map.len(), "word {at} is outside the file");
+        assert!(at.is_multiple_of(4) && at + 4 <= self.map.len(), "word {at} is outside the file");
         // SAFETY: inside the mapping (asserted), aligned (mappings start at a page, `at` is a multiple of 4), and
         // every access to these bytes within the process goes through this atomic.
-        unsafe { AtomicU32::from_ptr(self.mapping.map.as_mut_ptr().add(at).cast()) }
+        unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().add(at).cast()) }
     }
 
     pub(crate) fn get(&self, at: usize) -> u32 {
@@ -349,26 +405,26 @@ impl MappedWords {
         self.set(at, (value >> 32) as u32);
         self.set(at + 4, value as u32);
     }
-
-    pub(crate) fn sync(&self, from: usize, to: usize) -> io::Result<()> {
-        self.mapping.sync(from, to)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn create(dir: &Path, start: u64, len: usize, allocation: Allocation, hot: &Arc<HotFiles>) -> Arc<MappedFile> {
+        Arc::new(MappedFile::create(dir, start, len, allocation, &Disk::default(), hot).unwrap())
+    }
+
     #[test]
     fn readers_see_what_is_published_and_keep_it_after_deletion() {
         let dir = tempfile::tempdir().unwrap();
-        let file = Arc::new(MappedFile::create(dir.path(), 8192, 4096, Allocation::Full).unwrap());
+        let file = create(dir.path(), 8192, 4096, Allocation::Full, &HotFiles::new(4));
         assert!(dir.path().join("00000000000000008192").exists());
         let mut writer = file.writer().unwrap();
         assert!(file.writer().is_none(), "a second writer");
         assert!(writer.append(b"hello", 0).unwrap());
         assert!(file.slice(0, 6).is_none());
-        let kept = file.bytes(1, 5).unwrap();
+        let kept = file.slice(1, 5).unwrap().into_bytes();
         std::fs::remove_file(file.path()).unwrap();
         drop(writer);
         drop(file);
@@ -376,10 +432,31 @@ mod tests {
     }
 
     #[test]
+    fn an_unmapped_file_is_mapped_again_also_under_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let hot = HotFiles::new(1);
+        let [one, two] = [0, 4096].map(|start| create(dir.path(), start, 4096, Allocation::OnDemand, &hot));
+        let mut writers = [one.writer().unwrap(), two.writer().unwrap()];
+        let mut held = Vec::new();
+        for i in 0..20_u8 {
+            for writer in &mut writers {
+                assert!(writer.append(&[i; 10], 0).unwrap());
+                held.push((i, writer.file().slice(usize::from(i) * 10, usize::from(i) * 10 + 10).unwrap()));
+            }
+            assert_eq!((hot.mapped(), one.is_mapped()), (1, false));
+        }
+        for (i, slice) in held {
+            assert_eq!(slice[..], [i; 10]);
+        }
+        std::fs::remove_file(one.path()).unwrap();
+        assert!(one.slice(0, 10).is_none(), "gone while it was not mapped");
+    }
+
+    #[test]
     fn what_does_not_fit_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         for allocation in [Allocation::Full, Allocation::OnDemand] {
-            let file = Arc::new(MappedFile::create(dir.path(), 0, 100, allocation).unwrap());
+            let file = create(dir.path(), 0, 100, allocation, &HotFiles::new(4));
             let mut writer = file.writer().unwrap();
             assert!(writer.append(&[1; 90], 0).unwrap());
             assert!(!writer.append(&[1; 11], 0).unwrap());
@@ -391,17 +468,19 @@ mod tests {
     }
 
     #[test]
-    fn truncation_leaves_zeroes_behind() {
+    fn truncation_leaves_zeroes_behind_and_waits_for_nobody() {
         let dir = tempfile::tempdir().unwrap();
         for allocation in [Allocation::Full, Allocation::OnDemand] {
             std::fs::write(MappedFile::path_in(dir.path(), 0), [7; 9000]).unwrap();
-            let mut file = MappedFile::open(dir.path(), 0, 9000, allocation).unwrap();
+            let mut file = MappedFile::open(dir.path(), 0, 9000, allocation, &Disk::default(), &HotFiles::new(1));
+            let read = file.slice(0, 9000).unwrap();
+            assert!(file.truncate(5000).unwrap_err().to_string().contains("busy"));
+            drop(read);
             file.truncate(5000).unwrap();
-            file.zero_pages(4999).unwrap();
             assert_eq!(file.published(), 5000);
             let disk = std::fs::read(file.path()).unwrap();
             assert_eq!(disk.len(), 9000);
-            assert!(disk[..4999].iter().all(|b| *b == 7) && disk[4999..].iter().all(|b| *b == 0));
+            assert!(disk[..5000].iter().all(|b| *b == 7) && disk[5000..].iter().all(|b| *b == 0));
         }
     }
 
@@ -409,10 +488,11 @@ mod tests {
     fn words_are_big_endian_on_disk() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("w");
-        let words = MappedWords::open(&path, 64, 16).unwrap();
+        let file = WordFile::create(path.clone(), 64, 16, &Disk::default(), &HotFiles::new(1)).unwrap();
+        let words = file.words().unwrap();
         words.set(4, 0x0102_0304);
         words.set_i64(8, -2);
-        words.ensure_allocated(16, 64).unwrap();
+        file.ensure_allocated(16, 64).unwrap();
         assert_eq!((words.get(4), words.get_i64(8)), (0x0102_0304, -2));
         let disk = std::fs::read(&path).unwrap();
         assert_eq!(disk[4..16], [1, 2, 3, 4, 255, 255, 255, 255, 255, 255, 255, 254]);

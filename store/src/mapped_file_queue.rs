@@ -2,60 +2,75 @@
 //!
 //! Owns the list (copy on write) and the names in the directory. May not: decide when files come or go.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config_file::sync_dir;
+use crate::disk::Disk;
 use crate::error::StoreError;
+use crate::hot_files::HotFiles;
 use crate::mapped_file::{Allocation, MappedFile};
 
-/// A run of equally large files.
-#[derive(Debug)]
-pub(crate) struct MappedFileQueue {
-    dir: PathBuf,
-    file_size: u64,
-    allocation: Allocation,
-    files: ArcSwap<Vec<Arc<MappedFile>>>,
+/// What the files of a queue have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub(crate) dir: PathBuf,
+    /// Bytes of each file.
+    pub(crate) file_size: u64,
+    pub(crate) allocation: Allocation,
+    pub(crate) disk: Disk,
+    pub(crate) hot: Arc<HotFiles>,
 }
 
-impl MappedFileQueue {
-    pub(crate) fn new(dir: PathBuf, file_size: u64, allocation: Allocation, files: Vec<MappedFile>) -> Self {
-        let files = ArcSwap::from_pointee(files.into_iter().map(Arc::new).collect());
-        Self { dir, file_size, allocation, files }
-    }
-
-    /// Start offset and size on disk of each file in `dir`, by offset. Other names are left alone.
-    pub(crate) fn scan(dir: &Path) -> Result<Vec<(u64, u64)>, StoreError> {
+impl Layout {
+    /// Start offset and size on disk of each file, by offset. Other names are left alone.
+    pub(crate) fn scan(&self) -> Result<Vec<(u64, u64)>, StoreError> {
         let mut found = Vec::new();
-        let entries = match fs::read_dir(dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(found),
-            Err(e) => return Err(StoreError::io("list", dir, e)),
-        };
-        for entry in entries {
-            let entry = entry.map_err(|e| StoreError::io("list", dir, e))?;
-            let name = entry.file_name();
-            let start = name.to_str().filter(|n| n.len() == 20).and_then(|n| n.parse::<u64>().ok());
-            let meta = entry.metadata().map_err(|e| StoreError::io("stat", &entry.path(), e))?;
-            match start {
-                Some(start) if meta.is_file() => found.push((start, meta.len())),
-                _ => tracing::warn!(file = %entry.path().display(), "not a file of the store, left alone"),
+        for entry in self.disk.list(&self.dir)? {
+            let start = Some(&entry.name).filter(|n| n.len() == 20).and_then(|n| n.parse::<u64>().ok());
+            if let (Some(start), Some(len)) = (start, entry.file_len) {
+                found.push((start, len));
+            } else {
+                let file = self.dir.join(entry.name);
+                tracing::warn!(file = %file.display(), "not a file of the store, left alone");
             }
         }
         found.sort_unstable();
         Ok(found)
     }
 
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+    /// A file that is there, see [`MappedFile::open`].
+    pub(crate) fn open(&self, start: u64) -> MappedFile {
+        MappedFile::open(&self.dir, start, self.file_size as usize, self.allocation, &self.disk, &self.hot)
+    }
+
+    /// Path of the file that starts at `start`.
+    pub(crate) fn path(&self, start: u64) -> PathBuf {
+        MappedFile::path_in(&self.dir, start)
+    }
+}
+
+/// A run of equally large files.
+#[derive(Debug)]
+pub(crate) struct MappedFileQueue {
+    layout: Layout,
+    files: ArcSwap<Vec<Arc<MappedFile>>>,
+}
+
+impl MappedFileQueue {
+    pub(crate) fn new(layout: Layout, files: Vec<MappedFile>) -> Self {
+        Self { layout, files: ArcSwap::from_pointee(files.into_iter().map(Arc::new).collect()) }
+    }
+
+    /// Takes the queue apart again, which nobody else uses any more or yet.
+    pub(crate) fn into_parts(self) -> (Layout, Vec<MappedFile>) {
+        let files = Arc::unwrap_or_clone(self.files.into_inner());
+        (self.layout, files.into_iter().filter_map(Arc::into_inner).collect())
     }
 
     pub(crate) fn file_size(&self) -> u64 {
-        self.file_size
+        self.layout.file_size
     }
 
     pub(crate) fn all(&self) -> Arc<Vec<Arc<MappedFile>>> {
@@ -66,7 +81,7 @@ impl MappedFileQueue {
     pub(crate) fn find(&self, offset: u64) -> Option<Arc<MappedFile>> {
         let files = self.files.load();
         let first = files.first()?.start;
-        let index = usize::try_from(offset.checked_sub(first)? / self.file_size).ok()?;
+        let index = usize::try_from(offset.checked_sub(first)? / self.layout.file_size).ok()?;
         files.get(index).map(Arc::clone)
     }
 
@@ -77,8 +92,9 @@ impl MappedFileQueue {
 
     /// Creates the file that starts at `start`; it joins the list by [`MappedFileQueue::push`].
     pub(crate) fn create(&self, start: u64) -> Result<MappedFile, StoreError> {
-        fs::create_dir_all(&self.dir).map_err(|e| StoreError::io("create", &self.dir, e))?;
-        MappedFile::create(&self.dir, start, self.file_size as usize, self.allocation)
+        let Layout { dir, file_size, allocation, disk, hot } = &self.layout;
+        disk.create_dir(dir)?;
+        MappedFile::create(dir, start, *file_size as usize, *allocation, disk, hot)
     }
 
     pub(crate) fn push(&self, file: &Arc<MappedFile>) {
@@ -89,10 +105,12 @@ impl MappedFileQueue {
         });
     }
 
-    /// Takes the `count` oldest files out of the list and deletes them; readers keep what they hold.
+    /// Deletes the `count` oldest files and takes them out of the list; readers keep what they hold.
     pub(crate) fn remove_oldest(&self, count: usize) -> Result<(), StoreError> {
-        let removed = self.files.rcu(|files| files[count.min(files.len())..].to_vec());
-        self.unlink(&removed[..count.min(removed.len())])
+        let files = self.all();
+        self.unlink(&files[..count.min(files.len())])?;
+        self.files.rcu(|files| files[count.min(files.len())..].to_vec());
+        Ok(())
     }
 
     /// Deletes all files.
@@ -101,23 +119,19 @@ impl MappedFileQueue {
         self.unlink(&removed)
     }
 
+    /// Deletes the emptied directory.
+    pub(crate) fn remove_dir(&self) -> Result<(), StoreError> {
+        self.layout.disk.remove_dir(&self.layout.dir)
+    }
+
     fn unlink(&self, files: &[Arc<MappedFile>]) -> Result<(), StoreError> {
         if files.is_empty() {
             return Ok(());
         }
         for file in files {
-            remove_if_there(file.path())?;
+            self.layout.disk.remove(file.path())?;
         }
-        sync_dir(&self.dir)
-    }
-}
-
-/// Deletes a file that may be gone already.
-pub(crate) fn remove_if_there(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(StoreError::io("delete", path, e)),
+        self.layout.disk.sync_dir(&self.layout.dir)
     }
 }
 
@@ -128,7 +142,14 @@ mod tests {
     #[test]
     fn offsets_find_their_file_also_after_deletion() {
         let dir = tempfile::tempdir().unwrap();
-        let queue = MappedFileQueue::new(dir.path().to_owned(), 100, Allocation::Full, Vec::new());
+        let layout = Layout {
+            dir: dir.path().to_owned(),
+            file_size: 100,
+            allocation: Allocation::Full,
+            disk: Disk::default(),
+            hot: HotFiles::new(2),
+        };
+        let queue = MappedFileQueue::new(layout.clone(), Vec::new());
         assert!(queue.find(0).is_none());
         for start in [200, 300, 400] {
             queue.push(&Arc::new(queue.create(start).unwrap()));
@@ -139,6 +160,6 @@ mod tests {
         assert!(queue.find(299).is_none());
         assert_eq!(queue.find(499).unwrap().start, 400);
         std::fs::write(dir.path().join("other"), "x").unwrap();
-        assert_eq!(MappedFileQueue::scan(dir.path()).unwrap(), [(300, 100), (400, 100)]);
+        assert_eq!(layout.scan().unwrap(), [(300, 100), (400, 100)]);
     }
 }

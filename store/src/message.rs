@@ -200,6 +200,37 @@ fn stored_sys_flag(m: &NewMessage<'_>) -> i32 {
         | bit(&m.store_host, sys_flag::STORE_HOST_V6)
 }
 
+/// The head of the blank record of `size` bytes.
+pub(crate) fn blank(size: usize) -> Vec<u8> {
+    [(size as u32).to_be_bytes(), MAGIC_BLANK.to_be_bytes()].concat()
+}
+
+/// Fewest bytes that [`rolled_back`] can replace.
+pub(crate) const ROLLED_BACK_MIN: usize = UNIT_MIN + 1;
+
+/// A message that takes the place of `damaged` bytes at log offset `physical_offset`: rolled back, so that it enters
+/// neither queue nor index. As much as fits of what it replaces is its body.
+pub(crate) fn rolled_back(damaged: &[u8], physical_offset: u64, timestamp: i64) -> Result<Vec<u8>, StoreError> {
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    let m = NewMessage {
+        topic: "-",
+        queue_id: 0,
+        flag: 0,
+        sys_flag: sys_flag::TRANSACTION_ROLLBACK,
+        born_timestamp: timestamp,
+        born_host: nowhere,
+        store_host: nowhere,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: damaged.get(ROLLED_BACK_MIN..).unwrap_or_default(),
+        properties: b"",
+    };
+    let mut unit = Vec::with_capacity(damaged.len());
+    encode(&m, false, &mut unit)?;
+    patch(&mut unit, 0, physical_offset, timestamp);
+    Ok(unit)
+}
+
 fn encode_host(host: &SocketAddr, out: &mut Vec<u8>) {
     match host.ip() {
         IpAddr::V4(ip) => out.extend_from_slice(&ip.octets()),

@@ -1,32 +1,43 @@
 //! Brings a store up after a clean stop or a crash.
 //!
-//! The log is read from the third-last file (clean stop) or from the file the checkpoint names (crash); the first
-//! bytes that are no message end it, and log and queues are cut there. Then everything behind that start is
-//! dispatched again; queues and index that turn out damaged, short or missing are dispatched from the log's first
-//! file. Derived files never keep the store from opening. May not: run while anything else writes.
+//! What the manifest proves to be on disk is not read again, however long it is. The rest of the log is read: from
+//! the message the manifest names or, without a manifest (a Java broker's store), from the third-last file (clean
+//! stop) or the file the checkpoint names (crash). Bytes that are no message are damage when messages follow that are
+//! known to be on disk: they are replaced by a record that every reader passes over, and kept aside. Otherwise they
+//! were being written when the power went: they end the log, and it is cut there with its queues.
+//!
+//! Then everything behind that start is dispatched again; queues and index that turn out damaged, short or missing
+//! are dispatched from the log's first file. Derived files never keep the store from opening. May not: run while
+//! anything else writes.
 
-use std::fs;
-use std::path::Path;
+use std::ops::Range;
 
 use crate::allocate::Allocator;
 use crate::checkpoint::Timestamps;
 use crate::commit_log::{CommitLog, store_timestamp_of};
 use crate::config::StoreConfig;
-use crate::config_file::sync_dir;
 use crate::consume_queue::Push;
 use crate::consume_queues::ConsumeQueues;
+use crate::core::LastDispatched;
+use crate::disk::Disk;
 use crate::dispatcher::Dispatch;
 use crate::error::StoreError;
-use crate::index::Index;
+use crate::hot_files::HotFiles;
+use crate::index::{Index, Trusted};
 use crate::index_file::IndexShape;
+use crate::log_reader::{LogReader, Record};
 use crate::manifest::Manifest;
 use crate::mapped_file::{Allocation, MappedFile};
-use crate::mapped_file_queue::{MappedFileQueue, remove_if_there};
-use crate::message::{self, Head, MessageView, decode_message};
+use crate::mapped_file_queue::{Layout, MappedFileQueue};
+use crate::message::{self, MessageView};
 use crate::stats::Counters;
 
-/// Files at the end that a clean start reads again.
+/// Files at the end that a clean start without manifest reads again.
 const FILES_READ: usize = 3;
+/// Log files that stay mapped: the one written, the ones before it, and those that slow consumers read.
+const MAPPED_LOG_FILES: usize = 16;
+/// Queue files that stay mapped; the kernel's own limit for a process is 65,530 mappings of all kinds.
+const MAPPED_QUEUE_FILES: usize = 16_384;
 
 /// How the store was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,62 +48,97 @@ pub(crate) enum LastStop {
     Crash,
 }
 
+/// What the small files of the store say of the others.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) last_stop: LastStop,
+    /// Everything below was on disk, see [`crate::flushed_mark`].
+    pub(crate) flushed: u64,
+    pub(crate) checkpoint: Timestamps,
+}
+
 /// What recovery hands to the store.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) log: CommitLog,
     pub(crate) queues: ConsumeQueues,
     pub(crate) index: Option<Index>,
+    /// Everything below is on disk; behind it the page cache may hold what the disk does not.
+    pub(crate) durable: u64,
+    pub(crate) last_dispatched: Option<LastDispatched>,
 }
 
 /// See the module.
 pub(crate) fn recover(
     config: &StoreConfig,
-    last_stop: LastStop,
-    checkpoint: Timestamps,
+    disk: &Disk,
+    found: Found,
     counters: &Counters,
 ) -> Result<Recovered, StoreError> {
-    let dir = config.commit_log_dir();
-    let (files, short) = open_log_files(&dir, config.mapped_file_size_commit_log)?;
-    let torn = short || last_stop == LastStop::Crash;
-    let first = match last_stop {
-        LastStop::Clean => files.len().saturating_sub(FILES_READ),
-        LastStop::Crash => crash_start(&files, checkpoint.safe(config.message_index_safe)),
+    let last_stop = found.last_stop;
+    let layout = Layout {
+        dir: config.commit_log_dir(),
+        file_size: config.mapped_file_size_commit_log,
+        allocation: Allocation::Full,
+        disk: disk.clone(),
+        hot: HotFiles::new(MAPPED_LOG_FILES),
     };
-    let start = files.get(first).map_or(0, |f| f.start);
-    let tail = read_log(&files[first..], start, config.check_crc_on_recover, torn);
-    let files = cut_log(files, tail.end, &config.store_path_root_dir)?;
-    let files = MappedFileQueue::new(dir, config.mapped_file_size_commit_log, Allocation::Full, files);
-    let log = CommitLog::new(files, Allocator::new(config.warm_mapped_file_enable), tail.end, tail.store_timestamp);
-    tracing::info!(?last_stop, from = start, end = tail.end, "commit log recovered");
+    let (files, cut_at) = open_log_files(&layout)?;
+    let files = MappedFileQueue::new(layout, files);
+    let manifest = Manifest::load(&config.store_path_root_dir, disk);
+    // A file that was cut later proves nothing, whatever its checksums say of the bodies.
+    let proven = manifest.as_ref().filter(|_| cut_at.is_none()).and_then(|m| proven_tail(&files, m));
+    let read_from = proven.unwrap_or_else(|| {
+        let safe = found.checkpoint.safe(config.message_index_safe);
+        Tail::at(start_without_manifest(&files, last_stop, safe))
+    });
+    let flushed = match last_stop {
+        LastStop::Clean => u64::MAX,
+        LastStop::Crash => found.flushed.max(proven.map_or(0, |tail| tail.end)),
+    };
+    let durable = flushed.min(cut_at.unwrap_or(u64::MAX));
+    let (tail, damage) = read_log(&files, read_from, config.check_crc_on_recover, durable);
+    let files = mend_log(files, &damage, config, disk)?;
+    let files = cut_log(files, tail.end, config, disk)?;
+    let timestamp = tail.last.map_or(0, |last| last.timestamp);
+    let log = CommitLog::new(files, Allocator::new(config.warm_mapped_file_enable), tail.end, timestamp);
+    tracing::info!(?last_stop, from = read_from.end, end = tail.end, "commit log recovered");
 
-    let (queues, damaged) =
-        ConsumeQueues::recover(&config.consume_queue_dir(), config.consume_queue_file_size(), tail.end)?;
+    let layout = Layout {
+        dir: config.consume_queue_dir(),
+        file_size: config.consume_queue_file_size(),
+        allocation: Allocation::OnDemand,
+        disk: disk.clone(),
+        hot: HotFiles::new(MAPPED_QUEUE_FILES),
+    };
+    let proven_manifest = manifest.as_ref().filter(|_| proven.is_some());
+    let (queues, damaged) = ConsumeQueues::recover(layout, tail.end, last_stop, proven_manifest)?;
     let shape = IndexShape { slots: config.max_hash_slot_num, entries: config.max_index_num };
     let index = config
         .message_index_enable
-        .then(|| Index::recover(config.index_dir(), shape, tail.end, last_stop == LastStop::Crash))
+        .then(|| {
+            Index::recover(config.index_dir(), shape, tail.end, trusted_index(found, manifest.as_ref()), disk.clone())
+        })
         .transpose()?;
-    let manifest = Manifest::load(&config.store_path_root_dir);
-    let from = dispatch_start(&log, start, manifest.as_ref(), &queues, index.as_ref(), !damaged.is_empty())?;
+    let from = dispatch_start(&log, read_from.end, manifest.as_ref(), &queues, index.as_ref(), !damaged.is_empty())?;
     let dispatch =
         Dispatch { queues: &queues, index: index.as_ref(), delay_levels: &config.message_delay_levels, counters };
     redispatch(&log, dispatch, from, last_stop)?;
-    let min = log.min_offset();
-    for queue in queues.all() {
-        queue.settle_next_offset();
-        queue.correct_min(min);
-    }
-    Ok(Recovered { log, queues, index })
+    settle_queues(&log, &queues, manifest.as_ref());
+    let durable = durable.clamp(log.min_offset(), tail.end);
+    Ok(Recovered { log, queues, index, durable, last_dispatched: tail.last })
 }
 
-/// Maps the log's files, all published to their ends. A short file among the last ones was torn when it was created
-/// or cut later: it is brought to its size, and reading it finds its end. The flag says that there was one.
-fn open_log_files(dir: &Path, file_size: u64) -> Result<(Vec<MappedFile>, bool), StoreError> {
-    let found = MappedFileQueue::scan(dir)?;
+/// Opens the log's files, all published to their ends. A short file among the last ones was torn when it was created
+/// or cut later: it is brought to its size, and reading it finds its end. Also returns where the first such file ended.
+fn open_log_files(layout: &Layout) -> Result<(Vec<MappedFile>, Option<u64>), StoreError> {
+    let found = layout.scan()?;
+    let file_size = layout.file_size;
     let mut expected = found.first().map(|(start, _)| *start);
+    let mut files = Vec::with_capacity(found.len());
+    let mut cut_at = None;
     for (i, (start, size)) in found.iter().enumerate() {
-        let path = MappedFile::path_in(dir, *start);
+        let path = layout.path(*start);
         let torn = *size < file_size && i + FILES_READ >= found.len();
         if (*size != file_size && !torn) || !start.is_multiple_of(file_size) {
             return Err(StoreError::WrongFileSize { path, size: *size, expected: file_size });
@@ -103,89 +149,164 @@ fn open_log_files(dir: &Path, file_size: u64) -> Result<(Vec<MappedFile>, bool),
             return Err(StoreError::MissingFile { path, expected });
         }
         expected = Some(start + file_size);
+        let mut file = layout.open(*start);
+        if torn {
+            file.restore()?;
+            cut_at = cut_at.or(Some(start + size));
+        }
+        files.push(file);
     }
-    let open = |start: u64| MappedFile::open(dir, start, file_size as usize, Allocation::Full);
-    let files: Result<_, _> = found.iter().map(|(start, _)| open(*start)).collect();
-    Ok((files?, found.iter().any(|(_, size)| *size < file_size)))
+    Ok((files, cut_at))
 }
 
-/// The newest file whose first message was stored when everything was on disk; else the first file.
-fn crash_start(files: &[MappedFile], safe_timestamp: i64) -> usize {
-    let stored_before = |file: &MappedFile| {
-        let bytes = file.slice(0, file.len()).unwrap_or_default();
-        store_timestamp_of(bytes).is_some_and(|t| t > 0 && t <= safe_timestamp)
-    };
-    files.iter().rposition(stored_before).unwrap_or(0)
-}
-
-#[derive(Clone, Copy)]
+/// Up to where the log was read, or need not be.
+#[derive(Debug, Clone, Copy)]
 struct Tail {
     end: u64,
-    store_timestamp: i64,
+    last: Option<LastDispatched>,
 }
 
-/// Reads messages until something is none. With `torn` writes the last message may lack its end: the CRC covers the
-/// body only, so properties that end in the zeroes of an unwritten page are taken as unwritten.
-fn read_log(files: &[MappedFile], start: u64, check_crc: bool, torn: bool) -> Tail {
-    let mut tail = Tail { end: start, store_timestamp: 0 };
-    let mut before_last = tail;
-    let mut last_ends_in_zero = false;
-    'files: for file in files {
-        let bytes = file.slice(0, file.len()).unwrap_or_default();
-        let mut at = 0;
-        while at < bytes.len() {
-            let offset = file.start + at as u64;
-            let (size, timestamp, ends_in_zero) = match message::head(&bytes[at..]) {
-                Head::Message(size) => {
-                    let Ok(view) = decode_message(&bytes[at..]) else { break 'files };
-                    if view.physical_offset != offset {
-                        break 'files;
-                    }
-                    if check_crc && !view.crc_matches() {
-                        tracing::error!(offset, topic = view.topic, "CRC mismatch");
-                        // Without torn writes this is rot: the messages behind it are good.
-                        if torn {
-                            break 'files;
-                        }
-                    }
-                    (size, view.store_timestamp, view.properties.last() == Some(&0))
-                }
-                Head::Blank(size) if at + size == bytes.len() => (size, 0, false),
-                Head::Blank(_) | Head::Short | Head::Bad => break 'files,
+impl Tail {
+    fn at(end: u64) -> Self {
+        Self { end, last: None }
+    }
+}
+
+/// The end that the manifest names, if the log still has the message before it: then it is the log the manifest
+/// was written for, and everything below was on disk.
+fn proven_tail(files: &MappedFileQueue, manifest: &Manifest) -> Option<Tail> {
+    let last = manifest.last_message?;
+    let mut reader = LogReader::new(files, last);
+    let Some(Record::Message(view)) = reader.next_record() else { return None };
+    let tail = LastDispatched { offset: last, end: last + u64::from(view.total_size), timestamp: view.store_timestamp };
+    (tail.end == manifest.dispatched && view.crc_matches()).then_some(Tail { end: tail.end, last: Some(tail) })
+}
+
+/// Start of the file from which the log is read.
+fn start_without_manifest(files: &MappedFileQueue, last_stop: LastStop, safe_timestamp: i64) -> u64 {
+    let files = files.all();
+    let first = match last_stop {
+        LastStop::Clean => files.len().saturating_sub(FILES_READ),
+        // The newest file whose first message was stored when everything was on disk.
+        LastStop::Crash => {
+            let stored_before = |file: &std::sync::Arc<MappedFile>| {
+                let bytes = file.slice(0, file.len());
+                bytes.and_then(|b| store_timestamp_of(&b)).is_some_and(|t| t > 0 && t <= safe_timestamp)
             };
-            before_last = tail;
-            last_ends_in_zero = ends_in_zero;
-            at += size;
-            tail = Tail { end: file.start + at as u64, store_timestamp: tail.store_timestamp.max(timestamp) };
+            files.iter().rposition(stored_before).unwrap_or(0)
+        }
+    };
+    files.get(first).map_or(0, |f| f.start)
+}
+
+/// Reads messages from `from` on, and says where the log ends and what of it is damaged. Behind `durable` the last
+/// message may lack its end: the CRC covers the body only, so properties that end in the zeroes of an unwritten page
+/// are taken as unwritten.
+fn read_log(files: &MappedFileQueue, from: Tail, check_crc: bool, durable: u64) -> (Tail, Vec<Range<u64>>) {
+    let mut tail = from;
+    let mut before_last = from;
+    let mut last_ends_in_zero = false;
+    let mut reader = LogReader::new(files, from.end).past_damage_below(durable);
+    while let Some(record) = reader.next_record() {
+        let mut last = tail.last;
+        let mut ends_in_zero = false;
+        if let Record::Message(view) = record {
+            let offset = view.physical_offset;
+            if check_crc && !view.crc_matches() {
+                tracing::error!(offset, topic = view.topic, "CRC mismatch");
+                if offset >= durable {
+                    break;
+                }
+            }
+            let end = offset + u64::from(view.total_size);
+            let timestamp = last.map_or(view.store_timestamp, |last| last.timestamp.max(view.store_timestamp));
+            last = Some(LastDispatched { offset, end, timestamp });
+            ends_in_zero = view.properties.last() == Some(&0);
+        }
+        before_last = tail;
+        last_ends_in_zero = ends_in_zero;
+        tail = Tail { end: reader.offset(), last };
+    }
+    let torn = last_ends_in_zero && tail.end > durable;
+    (if torn { before_last } else { tail }, reader.into_damage())
+}
+
+/// Replaces damage, which begins and ends at records, by one record of the same length that no reader looks into: a
+/// rolled back message, or the blank record where nothing good follows in the file. What was there is kept in
+/// `<root>/damaged`.
+fn mend_log(
+    files: MappedFileQueue,
+    damage: &[Range<u64>],
+    config: &StoreConfig,
+    disk: &Disk,
+) -> Result<MappedFileQueue, StoreError> {
+    let (layout, mut files) = files.into_parts();
+    for range in damage {
+        for file in files.iter_mut().filter(|f| f.start < range.end && range.start < f.end()) {
+            let from = range.start.max(file.start);
+            let (at, to) = ((from - file.start) as usize, (range.end.min(file.end()) - file.start) as usize);
+            let Some(bytes) = file.slice(at, to).map(|bytes| bytes.to_vec()) else { continue };
+            keep_aside(&bytes, from, config, disk)?;
+            let record = match file.slice(to, file.len()).and_then(|next| store_timestamp_of(&next)) {
+                Some(timestamp) => message::rolled_back(&bytes, from, timestamp)?,
+                None => message::blank(bytes.len()),
+            };
+            file.replace(at, &record)?;
         }
     }
-    if torn && last_ends_in_zero { before_last } else { tail }
+    Ok(MappedFileQueue::new(layout, files))
+}
+
+fn keep_aside(bytes: &[u8], offset: u64, config: &StoreConfig, disk: &Disk) -> Result<(), StoreError> {
+    let dir = config.store_path_root_dir.join("damaged");
+    disk.create_dir(&dir)?;
+    let path = MappedFile::path_in(&dir, offset);
+    tracing::error!(offset, bytes = bytes.len(), kept = %path.display(), "the commit log is damaged and is mended");
+    let file = disk.open(&path)?;
+    disk.write_at(&file, &path, 0, bytes)?;
+    disk.sync_file(&file, &path)?;
+    disk.sync_dir(&dir)
 }
 
 /// Cuts the log at `end`. Whole files behind it that hold anything are moved to `<root>/cut`, not deleted.
-fn cut_log(mut files: Vec<MappedFile>, end: u64, root: &Path) -> Result<Vec<MappedFile>, StoreError> {
+fn cut_log(files: MappedFileQueue, end: u64, config: &StoreConfig, disk: &Disk) -> Result<MappedFileQueue, StoreError> {
+    let (layout, mut files) = files.into_parts();
     while files.last().is_some_and(|f| f.start >= end && f.start > files[0].start) {
         let Some(file) = files.pop() else { break };
-        if file.slice(0, 8) == Some(&[0; 8]) {
-            remove_if_there(file.path())?;
+        if file.slice(0, 8).is_some_and(|head| head[..] == [0; 8]) {
+            disk.remove(file.path())?;
         } else {
-            let aside = root.join("cut");
+            let aside = config.store_path_root_dir.join("cut");
             tracing::error!(file = %file.path().display(), "not a continuation of the log, moved to {}", aside.display());
-            fs::create_dir_all(&aside).map_err(|e| StoreError::io("create", &aside, e))?;
-            let to = MappedFile::path_in(&aside, file.start);
-            fs::rename(file.path(), &to).map_err(|e| StoreError::io("move to", &to, e))?;
+            disk.create_dir(&aside)?;
+            disk.rename(file.path(), &MappedFile::path_in(&aside, file.start))?;
+            disk.sync_dir(&aside)?;
         }
-        if let Some(dir) = file.path().parent() {
-            sync_dir(dir)?;
-        }
+        disk.sync_dir(&layout.dir)?;
     }
     if let Some(last) = files.last_mut()
         && end < last.end()
     {
+        // All its blocks must be there: writing to a mapped hole on a full disk kills.
+        last.restore()?;
         // Old bytes behind the end could pass for messages after the next crash.
         last.truncate((end - last.start) as usize)?;
     }
-    Ok(files)
+    // A file may be there whose making failed before its name was durable.
+    disk.sync_dir(&layout.dir)?;
+    Ok(MappedFileQueue::new(layout, files))
+}
+
+/// What of the index is believed: after a crash what the manifest or, of a Java broker's store, the checkpoint says
+/// was on disk (`IndexService.load`).
+fn trusted_index(found: Found, manifest: Option<&Manifest>) -> Trusted {
+    match (found.last_stop, manifest) {
+        (LastStop::Clean, _) => Trusted::ALL,
+        (LastStop::Crash, Some(manifest)) => {
+            manifest.index_end.map_or(Trusted { offset: 0, timestamp: -1 }, |offset| Trusted { offset, ..Trusted::ALL })
+        }
+        (LastStop::Crash, None) => Trusted { timestamp: found.checkpoint.index, ..Trusted::ALL },
+    }
 }
 
 /// From where the log is dispatched again.
@@ -203,13 +324,12 @@ fn dispatch_start(
     }
     let Some(manifest) = manifest else {
         // A Java broker's store, or ours killed young: without any queue nothing was ever dispatched.
-        return Ok(if queues.all().is_empty() { all } else { read_from });
+        let indexed = index.map_or(read_from, |index| index.end_physical().unwrap_or(all));
+        return Ok(if queues.all().is_empty() { all } else { read_from.min(indexed).max(all) });
     };
     let log_was_cut = manifest.dispatched > log.end();
     let mut incomplete = false;
-    for (topic, queue_id, held) in
-        manifest.queues.iter().flat_map(|(topic, queues)| queues.iter().map(move |(id, held)| (topic, *id, *held)))
-    {
+    for (topic, queue_id, held) in manifest.held().filter(|(_, _, held)| held.max > 0) {
         let queue = queues.find(topic, queue_id);
         let max = queue.as_ref().map_or(0, |q| q.max_offset());
         let late = queue.filter(|q| q.first_unit() > held.first);
@@ -276,23 +396,23 @@ fn walk(
     from: u64,
     mut visit: impl FnMut(&MessageView<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut offset = from;
-    while let Some((file, at, readable)) = log.locate(offset) {
-        let bytes: &[u8] = file.slice(at, readable).unwrap_or_default();
-        match message::head(bytes) {
-            Head::Message(size) => {
-                if let Ok(view) = decode_message(bytes) {
-                    visit(&view)?;
-                }
-                offset += size as u64;
-            }
-            Head::Blank(size) => offset += size as u64,
-            Head::Short | Head::Bad => {
-                // Rot in a file that recovery does not read: what is behind it in this file cannot be found.
-                tracing::error!(offset, "not a message, the rest of the file is passed over");
-                offset = file.end();
-            }
+    let mut reader = LogReader::new(&log.files, from).past_damage_below(u64::MAX);
+    while let Some(record) = reader.next_record() {
+        if let Record::Message(view) = record {
+            visit(&view)?;
         }
     }
     Ok(())
+}
+
+/// Gives each queue its range. No offset is given out twice: not even those of messages that the log lost.
+fn settle_queues(log: &CommitLog, queues: &ConsumeQueues, manifest: Option<&Manifest>) {
+    for (topic, queue_id, held) in manifest.into_iter().flat_map(Manifest::held) {
+        queues.find_or_create(topic, queue_id).settle_next_offset(held.next.max(held.max));
+    }
+    let min = log.min_offset();
+    for queue in queues.all() {
+        queue.settle_next_offset(0);
+        queue.correct_min(min);
+    }
 }

@@ -69,9 +69,18 @@ fn delete_log_files(core: &Core, forced: bool, signal: Option<&Signal>) -> Resul
     while deleted < FILES_PER_ROUND {
         let files = core.log.files.all();
         let [first, _, ..] = files.as_slice() else { break };
-        let keep_from = core.dispatched.load(Ordering::Acquire).min(core.flushed_offset());
-        if first.end() > keep_from || !(forced || is_expired(core, first)?) {
+        let dispatched = core.dispatched.load(Ordering::Acquire).min(core.flushed_offset());
+        if first.end() > dispatched || !(forced || is_expired(core, first)?) {
             break;
+        }
+        // With the log goes the last trace of how far its queues have got, but for the manifest.
+        if first.end() > core.manifested.load(Ordering::Acquire)
+            && let Err(error) = note_in_manifest(core, first.end())
+        {
+            if !forced {
+                return Err(error);
+            }
+            tracing::error!(%error, "a log file is deleted to make room, though its queues' offsets are not noted");
         }
         if deleted > 0
             && let Some(signal) = signal
@@ -84,9 +93,14 @@ fn delete_log_files(core: &Core, forced: bool, signal: Option<&Signal>) -> Resul
     Ok(deleted)
 }
 
+fn note_in_manifest(core: &Core, end: u64) -> Result<(), StoreError> {
+    core.checkpoint_all()?;
+    let noted = core.manifested.load(Ordering::Acquire);
+    if noted >= end { Ok(()) } else { Err(StoreError::DispatchBehind { dispatched: noted, end }) }
+}
+
 fn is_expired(core: &Core, file: &crate::mapped_file::MappedFile) -> Result<bool, StoreError> {
-    let modified = file.modified().map_err(|e| StoreError::io("stat", file.path(), e))?;
-    Ok(modified + core.file_reserved_time() <= SystemTime::now())
+    Ok(file.modified()? + core.file_reserved_time() <= SystemTime::now())
 }
 
 fn delete_below(core: &Core, log_min: u64) -> Result<(), StoreError> {

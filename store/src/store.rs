@@ -3,9 +3,8 @@
 //! May not: do work of its own beyond joining the parts.
 
 use std::cell::RefCell;
-use std::fs::{self, File};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,17 +12,17 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::checkpoint::Checkpoint;
-use crate::config::StoreConfig;
-use crate::config_file::sync_dir;
+use crate::config::{FlushDiskType, StoreConfig};
 use crate::consume_queue::ConsumeQueue;
 use crate::core::{Core, Waker};
+use crate::disk::Disk;
 use crate::dispatcher::{self, ArrivalListener, ListenerSlot};
 use crate::error::StoreError;
-use crate::flush::{self, Msync, Syncer};
+use crate::flush;
+use crate::flushed_mark::FlushedMark;
 use crate::health::Health;
-use crate::mapped_file_queue::remove_if_there;
 use crate::message::{self, Appended, NewMessage, sys_flag};
-use crate::recovery::{self, LastStop};
+use crate::recovery::{self, Found, LastStop};
 use crate::results::{GetResult, QueryResult, QueueEntry, QueueRange, TopicQueues};
 use crate::retention;
 use crate::stats::{Counters, StoreStats};
@@ -62,41 +61,53 @@ impl MessageStore {
     /// Opens the store, recovers it, and starts its threads. Fails with the file's name when the log cannot be
     /// continued; never because of queues, index or checkpoint.
     pub fn open(config: StoreConfig) -> Result<Arc<Self>, StoreError> {
-        Self::open_with(config, Box::new(Msync))
+        Self::open_on(config, Disk::default())
     }
 
-    pub(crate) fn open_with(config: StoreConfig, syncer: Box<dyn Syncer>) -> Result<Arc<Self>, StoreError> {
+    pub(crate) fn open_on(config: StoreConfig, disk: Disk) -> Result<Arc<Self>, StoreError> {
+        let store = Self::recover(config, disk)?;
+        *store.workers.lock() = start_workers(&store.core)?;
+        Ok(Arc::new(store))
+    }
+
+    /// Opens the store without its threads.
+    pub(crate) fn recover(config: StoreConfig, disk: Disk) -> Result<Self, StoreError> {
         config.validate()?;
         let root = config.store_path_root_dir.clone();
         for dir in [&root, &config.commit_log_dir()] {
-            fs::create_dir_all(dir).map_err(|e| StoreError::io("create", dir, e))?;
+            disk.create_dir(dir)?;
+            // It may be there since a start that failed before its name was durable.
+            disk.sync_dir(dir.parent().unwrap_or(dir))?;
         }
         let lock = StoreLock::take(&root.join("lock"))?;
         let abort_file = root.join("abort");
-        let last_stop = if abort_file.exists() { LastStop::Crash } else { LastStop::Clean };
-        File::create(&abort_file).map_err(|e| StoreError::io("create", &abort_file, e))?;
-        sync_dir(&root)?;
-        let checkpoint = Checkpoint::open(&root.join("checkpoint"))?;
+        let last_stop = if disk.len(&abort_file)?.is_some() { LastStop::Crash } else { LastStop::Clean };
+        disk.open(&abort_file)?;
+        disk.sync_dir(&root)?;
+        let checkpoint = Checkpoint::open(&root.join("checkpoint"), disk.clone())?;
         let counters = Counters::default();
-        let recovered = recovery::recover(&config, last_stop, checkpoint.get(), &counters)?;
+        let (flushed_mark, flushed) = FlushedMark::open(&root, disk.clone())?;
+        let found = Found { last_stop, flushed, checkpoint: checkpoint.get() };
+        let recovered = recovery::recover(&config, &disk, found, &counters)?;
+        flushed_mark.note(recovered.durable)?;
         let end = recovered.log.end();
-        let start = recovered.log.min_offset();
         let core = Arc::new(Core {
             health: Health::default(),
             counters,
             dispatched: AtomicU64::new(end),
-            dispatched_timestamp: AtomicI64::new(recovered.log.last_store_timestamp()),
+            last_dispatched: Mutex::new(recovered.last_dispatched),
+            manifested: AtomicU64::new(0),
             log: recovered.log,
             queues: recovered.queues,
             index: recovered.index,
             checkpoint,
             listener: ListenerSlot::empty(),
             appended: watch::Sender::new(end),
-            // After a crash the page cache may hold what the disk does not.
-            flushed: watch::Sender::new(if last_stop == LastStop::Clean { end } else { start }),
+            flushed: watch::Sender::new(recovered.durable),
             flush_wanted: AtomicU64::new(0),
+            flushed_mark,
             flushing: Mutex::new(()),
-            syncer,
+            disk,
             derived_failed: AtomicBool::new(false),
             hot_bytes: hot_bytes(config.access_message_in_memory_max_ratio),
             file_reserved_ms: AtomicU64::new(config.file_reserved_time.as_millis() as u64),
@@ -110,8 +121,12 @@ impl MessageStore {
         if last_stop == LastStop::Crash {
             core.checkpoint_all()?;
         }
-        let workers = Mutex::new(start_workers(&core)?);
-        Ok(Arc::new(Self { core, workers }))
+        Ok(Self { core, workers: Mutex::default() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
     }
 
     /// The settings the store was opened with.
@@ -204,7 +219,11 @@ impl MessageStore {
     }
 
     fn announce(&self, end: u64) {
-        self.core.dispatcher.wake();
+        match self.core.config.flush_disk_type {
+            FlushDiskType::AsyncFlush => self.core.dispatcher.wake(),
+            // The dispatcher follows the flusher.
+            FlushDiskType::SyncFlush => self.core.flusher.wake(),
+        }
         // Appends announce outside their lock, so an older end may come later.
         self.core.appended.send_if_modified(|now| {
             let newer = end > *now;
@@ -415,7 +434,7 @@ impl MessageStore {
         }
         match dispatched.and_then(|()| core.checkpoint_all()) {
             Ok(()) if !core.derived_failed.load(Ordering::Acquire) => {
-                if let Err(e) = remove_if_there(&core.abort_file) {
+                if let Err(e) = core.disk.remove(&core.abort_file) {
                     tracing::error!(error = %e, "the abort file stays, the next start recovers");
                 }
             }

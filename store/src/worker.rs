@@ -24,6 +24,12 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
+    /// One that never stops: for work done without a thread.
+    #[cfg(test)]
+    pub(crate) fn never() -> Self {
+        Self { stop: Arc::default() }
+    }
+
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }

@@ -20,6 +20,12 @@ pub fn config(dir: &Path) -> StoreConfig {
     }
 }
 
+/// A directory for many small files: in memory where there is such a file system, for there a sync costs nothing.
+pub fn tempdir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
 pub fn message<'a>(topic: &'a str, queue_id: i32, body: &'a [u8], properties: &'a [u8]) -> NewMessage<'a> {
     NewMessage {
         topic,
