@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::message::read_i64;
 
-const SIZE: u64 = 4096;
+pub(crate) const SIZE: u64 = 4096;
 /// Subtracted when the recovery start is chosen: clocks of several messages share a millisecond, and Java does so.
 const MARGIN_MS: i64 = 3000;
 

@@ -24,7 +24,7 @@ use crate::unit_checksums::UnitChecksums;
 /// Bytes of a unit.
 pub(crate) const UNIT: u64 = 20;
 /// Size field of units that stand for queue offsets without message (`ConsumeQueue.fillPreBlank`).
-const FILLER_SIZE: u32 = 0x7FFF_FFFF;
+pub(crate) const FILLER_SIZE: u32 = 0x7FFF_FFFF;
 /// Files at the end that recovery reads unit by unit; of older ones it looks at both ends.
 const FILES_READ_BY_RECOVERY: usize = 3;
 
@@ -437,7 +437,7 @@ pub(crate) fn is_message(unit: &QueueEntry) -> bool {
     unit.size != 0 && unit.size < FILLER_SIZE
 }
 
-fn decode(unit: &[u8], queue_offset: i64) -> QueueEntry {
+pub(crate) fn decode(unit: &[u8], queue_offset: i64) -> QueueEntry {
     QueueEntry { queue_offset, offset: read_u64(unit, 0), size: read_u32(unit, 8), tags_code: read_i64(unit, 12) }
 }
 

@@ -47,6 +47,8 @@ pub(crate) struct Core {
     /// One flush at a time.
     pub(crate) flushing: Mutex<()>,
     pub(crate) disk: Disk,
+    /// One deletion of expired files at a time.
+    pub(crate) cleaning: Mutex<()>,
     /// A queue or index file could not be flushed: the checkpoint must not advance any more.
     pub(crate) derived_failed: AtomicBool,
     /// Bytes of RAM that count as holding the log's tail.

@@ -18,15 +18,15 @@ use crate::hot_files::HotFiles;
 use crate::mapped_file::{MappedWords, WordFile};
 use crate::message::{read_i64, read_u32, read_u64};
 
-const AT_BEGIN_TIMESTAMP: usize = 0;
-const AT_END_TIMESTAMP: usize = 8;
-const AT_BEGIN_PHYSICAL: usize = 16;
-const AT_END_PHYSICAL: usize = 24;
-const AT_SLOT_COUNT: usize = 32;
-const AT_INDEX_COUNT: usize = 36;
-const HEADER: usize = 40;
-const SLOT: usize = 4;
-const ENTRY: usize = 20;
+pub(crate) const AT_BEGIN_TIMESTAMP: usize = 0;
+pub(crate) const AT_END_TIMESTAMP: usize = 8;
+pub(crate) const AT_BEGIN_PHYSICAL: usize = 16;
+pub(crate) const AT_END_PHYSICAL: usize = 24;
+pub(crate) const AT_SLOT_COUNT: usize = 32;
+pub(crate) const AT_INDEX_COUNT: usize = 36;
+pub(crate) const HEADER: usize = 40;
+pub(crate) const SLOT: usize = 4;
+pub(crate) const ENTRY: usize = 20;
 
 /// Sizes of an index file.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,7 @@ impl IndexShape {
         self.entry_at(self.entries)
     }
 
-    fn entry_at(self, number: u32) -> usize {
+    pub(crate) fn entry_at(self, number: u32) -> usize {
         HEADER + self.slots as usize * SLOT + number as usize * ENTRY
     }
 

@@ -11,6 +11,7 @@
 //!   when nothing more may be written.
 //! * `retention` deletes what is old.
 //! * `mapped_file` is the only module with `unsafe`; `mapped_file_queue` is a run of such files.
+//! * [`inspect`] looks into the files of a store, running or not, without opening it.
 //! * [`ConfigFile`] (`config_file`) is the atomic text file the broker keeps its tables in.
 
 mod allocate;
@@ -31,6 +32,7 @@ mod health;
 mod hot_files;
 mod index;
 mod index_file;
+pub mod inspect;
 mod log_reader;
 mod manifest;
 mod mapped_file;

@@ -65,6 +65,8 @@ pub(crate) fn clean_now(core: &Core) -> Result<usize, StoreError> {
 }
 
 fn delete_log_files(core: &Core, forced: bool, signal: Option<&Signal>) -> Result<usize, StoreError> {
+    // The retention thread's round and one by hand: each takes away the file that it looked at.
+    let _one = core.cleaning.lock();
     let mut deleted = 0;
     while deleted < FILES_PER_ROUND {
         let files = core.log.files.all();

@@ -107,6 +107,7 @@ impl MessageStore {
             flush_wanted: AtomicU64::new(0),
             flushed_mark,
             flushing: Mutex::new(()),
+            cleaning: Mutex::new(()),
             disk,
             derived_failed: AtomicBool::new(false),
             hot_bytes: hot_bytes(config.access_message_in_memory_max_ratio),

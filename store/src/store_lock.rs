@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
+use rustix::process::{Flock, FlockType};
 
 use crate::error::StoreError;
 
@@ -38,6 +39,18 @@ impl StoreLock {
             .map_err(|e| StoreError::io("write", path, e))?;
         Ok(Self { _file: file })
     }
+}
+
+/// Whether another process holds the lock. Takes none; a lock that this very process holds is not seen, and is
+/// given up by the look, as POSIX has it for record locks.
+pub(crate) fn is_held_elsewhere(path: &Path) -> Result<bool, StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(StoreError::io("open", path, e)),
+    };
+    let holder = rustix::process::fcntl_getlk(&file, &Flock::from(FlockType::WriteLock));
+    Ok(holder.map_err(|e| StoreError::io("look at the lock of", path, e))?.is_some())
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! `mqadmin`: looks into a cluster and changes it, by RocketMQ's own subcommand names, flags and
-//! column layouts (those of 4.9.7).
+//! column layouts (those of 4.9.7); and looks into a store's files without a broker.
 //!
 //! * [`admin`]: asks name servers and brokers;
 //! * [`cluster`], [`topic`], [`group`], [`broker`], [`name_server`]: the subcommands, one file a family;
+//! * [`store`]: the subcommands that read a store's files; they ask nobody;
 //! * [`layout`]: what several of them print alike; [`output`]: how it gets out.
 //!
 //! Results go to stdout, what went wrong to stderr. The exit code is 0, 1 where something failed,
@@ -21,6 +22,7 @@ mod cluster;
 mod group;
 mod layout;
 mod name_server;
+mod store;
 mod topic;
 
 use crate::admin::Admin;
@@ -49,6 +51,8 @@ enum Command {
     Broker(broker::Command),
     #[command(flatten)]
     NameServer(name_server::Command),
+    #[command(flatten)]
+    Store(store::Command),
 }
 
 fn main() -> ExitCode {
@@ -64,13 +68,14 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let admin = Admin::new(arguments.namesrv_addr.as_deref())?;
+    let admin = || Admin::new(arguments.namesrv_addr.as_deref());
     match arguments.command {
-        Command::Cluster(command) => cluster::run(&admin, command).await,
-        Command::Topic(command) => topic::run(&admin, command).await,
-        Command::Group(command) => group::run(&admin, command).await,
-        Command::Broker(command) => broker::run(&admin, command).await,
-        Command::NameServer(command) => name_server::run(&admin, command).await,
+        Command::Cluster(command) => cluster::run(&admin()?, command).await,
+        Command::Topic(command) => topic::run(&admin()?, command).await,
+        Command::Group(command) => group::run(&admin()?, command).await,
+        Command::Broker(command) => broker::run(&admin()?, command).await,
+        Command::NameServer(command) => name_server::run(&admin()?, command).await,
+        Command::Store(command) => store::run(command),
     }
 }
 
@@ -108,11 +113,19 @@ mod tests {
             "deleteKvConfig -s n -k k",
             "getNamesrvConfig",
             "updateNamesrvConfig -k k -v v",
+            "dumpCommitLog -p /s -o 5 -c 3 -t T -q 0 -b",
+            "dumpConsumeQueue -p /s -t T -q 0 -o 5 -c 3",
+            "dumpIndex -p /s -f 20260101000000000",
+            "dumpIndex -p /s -k T#key",
+            "verifyStore -p /s --maxHashSlotNum 10 --maxIndexNum 20",
+            "rebuildStore -p /s --write --discard",
         ] {
             let parsed = Arguments::try_parse_from(std::iter::once("mqadmin").chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
         }
-        for wrong in ["updateTopic -t T", "updateTopic -b h:1 -c C -t T", "topicRoute", "noSuchCommand"] {
+        for wrong in
+            ["updateTopic -t T", "updateTopic -b h:1 -c C -t T", "topicRoute", "noSuchCommand", "rebuildStore -p /s"]
+        {
             let parsed = Arguments::try_parse_from(std::iter::once("mqadmin").chain(wrong.split(' ')));
             assert_eq!(parsed.unwrap_err().exit_code(), 2, "{wrong}");
         }
