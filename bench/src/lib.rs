@@ -3,7 +3,8 @@
 //! [`load`] drives the [`connection`]s; [`send`] and [`pull`] are what it can ask for; an
 //! [`answer`] is read as far as it must be; [`process_cost`] tells what the broker paid, and
 //! [`outcome`] what came of it. [`compare`] puts the Java broker and ours side by side. Speaks the
-//! wire as any client does and knows nothing of how a broker is made.
+//! wire as any client does and knows nothing of how a broker is made; only [`store`] leaves the broker
+//! out and measures the store itself.
 
 pub mod answer;
 pub mod compare;
@@ -14,4 +15,5 @@ pub mod patch;
 pub mod process_cost;
 pub mod pull;
 pub mod send;
+pub mod store;
 pub mod topic;

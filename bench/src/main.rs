@@ -30,6 +30,8 @@ enum Task {
     Pull(PullArguments),
     /// Takes the Java broker and ours through the same loads, in turn.
     Compare(CompareArguments),
+    /// Measures the store without a broker: appending beside its floor, opening, rebuilding.
+    Store(StoreArguments),
 }
 
 #[derive(Args)]
@@ -109,12 +111,26 @@ struct CompareArguments {
     page: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct StoreArguments {
+    /// A directory on a disk, for the store.
+    #[arg(long, default_value = "/var/tmp")]
+    data_dir: PathBuf,
+    /// GiB of log for each size of message.
+    #[arg(long, default_value_t = 1.0)]
+    gib: f64,
+}
+
 fn main() -> Result<ExitCode> {
     let (name, outcome) = match Arguments::parse().command {
         Task::Send(arguments) => ("send", send(&arguments)?),
         Task::Pull(arguments) => ("pull", pull(&arguments)?),
         Task::Compare(arguments) => {
             compare(arguments)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Store(arguments) => {
+            rocketmq_bench::store::run(&arguments.data_dir, arguments.gib)?;
             return Ok(ExitCode::SUCCESS);
         }
     };

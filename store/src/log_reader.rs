@@ -26,6 +26,8 @@ pub(crate) struct LogReader<'a> {
     files: &'a MappedFileQueue,
     /// Damage is passed over when messages follow that begin before this.
     past_damage: u64,
+    /// Zeroes behind this are the end, not damage.
+    written: u64,
     /// What was passed over, log offsets.
     damage: Vec<Range<u64>>,
     /// The published bytes of the file being read, and where it starts.
@@ -36,12 +38,14 @@ pub(crate) struct LogReader<'a> {
 impl<'a> LogReader<'a> {
     /// Reads from `offset` to the end of what the files publish, or the first bytes that are no record.
     pub(crate) fn new(files: &'a MappedFileQueue, offset: u64) -> Self {
-        Self { files, past_damage: 0, damage: Vec::new(), file: None, offset }
+        Self { files, past_damage: 0, written: 0, damage: Vec::new(), file: None, offset }
     }
 
     /// Does not stop at bytes that are no record when messages follow them that begin before log offset `end`.
-    pub(crate) fn past_damage_below(self, end: u64) -> Self {
-        Self { past_damage: end, ..self }
+    /// Zeroes from `written` on are the end all the same: a file is allocated in full, and to search all of it for
+    /// messages takes long.
+    pub(crate) fn past_damage_below(self, end: u64, written: u64) -> Self {
+        Self { past_damage: end, written, ..self }
     }
 
     /// What was passed over, log offsets.
@@ -106,9 +110,15 @@ impl<'a> LogReader<'a> {
             reader.load();
             let Some((start, bytes)) = &reader.file else { return false };
             let file_end = start + self.files.file_size();
-            // A record that can take the place of the damage must fit.
-            let least = if reader.offset == damaged { message::ROLLED_BACK_MIN } else { 0 };
-            let from = (reader.offset - start) as usize + least;
+            let mut from = (reader.offset - start) as usize;
+            if reader.offset == damaged {
+                // A record that can take the place of the damage must fit.
+                let least = bytes.get(from..from + message::ROLLED_BACK_MIN).unwrap_or_default();
+                if damaged >= self.written && least.iter().all(|b| *b == 0) {
+                    return false;
+                }
+                from += message::ROLLED_BACK_MIN;
+            }
             let rest = bytes.get(from..).unwrap_or_default();
             if let Some(found) = next_message(rest, start + from as u64) {
                 if found >= self.past_damage {
@@ -203,7 +213,7 @@ mod tests {
     }
 
     fn read(files: &MappedFileQueue) -> Vec<u64> {
-        let mut reader = LogReader::new(files, 0).past_damage_below(u64::MAX);
+        let mut reader = LogReader::new(files, 0).past_damage_below(u64::MAX, u64::MAX);
         let mut found = Vec::new();
         while let Some(record) = reader.next_record() {
             if let Record::Message(view) = record {
@@ -237,7 +247,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (all, offsets) = files(dir.path());
         assert_eq!(read(&all), offsets);
-        let mut reader = LogReader::new(&all, 3 * FILE).past_damage_below(u64::MAX);
+        let mut reader = LogReader::new(&all, 3 * FILE).past_damage_below(u64::MAX, u64::MAX);
         assert!(reader.next_record().is_none());
         assert_eq!(reader.offset(), 3 * FILE);
     }

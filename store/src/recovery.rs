@@ -97,7 +97,7 @@ pub(crate) fn recover(
         LastStop::Crash => found.flushed.max(proven.map_or(0, |tail| tail.end)),
     };
     let durable = flushed.min(cut_at.unwrap_or(u64::MAX));
-    let (tail, damage) = read_log(&files, read_from, config.check_crc_on_recover, durable);
+    let (tail, damage) = read_log(&files, read_from, config.check_crc_on_recover, durable, found.flushed);
     let files = mend_log(files, &damage, config, disk)?;
     let files = cut_log(files, tail.end, config, disk)?;
     let timestamp = tail.last.map_or(0, |last| last.timestamp);
@@ -202,11 +202,17 @@ fn start_without_manifest(files: &MappedFileQueue, last_stop: LastStop, safe_tim
 /// Reads messages from `from` on, and says where the log ends and what of it is damaged. Behind `durable` the last
 /// message may lack its end: the CRC covers the body only, so properties that end in the zeroes of an unwritten page
 /// are taken as unwritten.
-fn read_log(files: &MappedFileQueue, from: Tail, check_crc: bool, durable: u64) -> (Tail, Vec<Range<u64>>) {
+fn read_log(
+    files: &MappedFileQueue,
+    from: Tail,
+    check_crc: bool,
+    durable: u64,
+    flushed: u64,
+) -> (Tail, Vec<Range<u64>>) {
     let mut tail = from;
     let mut before_last = from;
     let mut last_ends_in_zero = false;
-    let mut reader = LogReader::new(files, from.end).past_damage_below(durable);
+    let mut reader = LogReader::new(files, from.end).past_damage_below(durable, flushed);
     while let Some(record) = reader.next_record() {
         let mut last = tail.last;
         let mut ends_in_zero = false;
@@ -396,7 +402,7 @@ fn walk(
     from: u64,
     mut visit: impl FnMut(&MessageView<'_>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut reader = LogReader::new(&log.files, from).past_damage_below(u64::MAX);
+    let mut reader = LogReader::new(&log.files, from).past_damage_below(u64::MAX, u64::MAX);
     while let Some(record) = reader.next_record() {
         if let Record::Message(view) = record {
             visit(&view)?;
