@@ -28,6 +28,7 @@ use crate::registration::{self, Registration};
 use crate::router::Router;
 use crate::stats::BrokerStats;
 use crate::subscription_groups::SubscriptionGroups;
+use crate::timer::{self, Timer};
 use crate::topics::TopicTable;
 
 /// The port that old clients compute for themselves, as `listenPort` less this.
@@ -46,6 +47,7 @@ pub(crate) struct Broker {
     pub(crate) groups: SubscriptionGroups,
     pub(crate) offsets: ConsumerOffsets,
     pub(crate) delay_offsets: DelayOffsets,
+    pub(crate) timer: Timer,
     pub(crate) producers: Producers,
     pub(crate) consumers: Consumers,
     pub(crate) queue_locks: QueueLocks,
@@ -74,6 +76,7 @@ impl Broker {
             groups: SubscriptionGroups::open(&config_dir, config.auto_create_subscription_group)?,
             offsets: ConsumerOffsets::open(&config_dir)?,
             delay_offsets: DelayOffsets::open(&config_dir)?,
+            timer: Timer::new(&root),
             producers: Producers::default(),
             consumers: Consumers::default(),
             queue_locks: QueueLocks::default(),
@@ -112,11 +115,24 @@ impl Broker {
         handlers::heartbeat::disconnected(self, peer);
     }
 
-    fn persist(&self) {
-        for result in [self.offsets.persist(), self.delay_offsets.persist()] {
-            if let Err(error) = result {
+    /// Writes the offsets at the end. What is delivered must be on disk before the mark that it is.
+    async fn persist(self: &Arc<Self>) {
+        let flushed = self.store.flushed(self.store.max_physical_offset()).await;
+        if let Err(error) = &flushed {
+            tracing::error!("delayed messages may be delivered twice: the log is not on disk: {error}");
+        }
+        let broker = Arc::clone(self);
+        let persisted = tokio::task::spawn_blocking(move || {
+            let mut results = vec![broker.offsets.persist()];
+            if flushed.is_ok() {
+                results.extend([broker.delay_offsets.persist(), broker.timer.stop()]);
+            }
+            for error in results.into_iter().filter_map(Result::err) {
                 tracing::error!("offsets could not be written: {error:#}");
             }
+        });
+        if let Err(panic) = persisted.await {
+            tracing::error!("offsets could not be written: {panic}");
         }
     }
 }
@@ -171,6 +187,9 @@ pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyho
     background.spawn(look_after(Arc::clone(&broker), serving.clone()));
     if config.broker_role != BrokerRole::Slave {
         background.spawn(delay::deliver(Arc::clone(&broker), serving.clone()));
+        if config.timer_wheel_enable {
+            background.spawn(timer::deliver(Arc::clone(&broker), serving.clone()));
+        }
     }
     let registration = tokio::spawn(registration::keep_registered(Arc::clone(&broker), shutdown.clone()));
     announce(&config);
@@ -185,12 +204,8 @@ pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyho
     stopped.cancel();
     background.close();
     background.wait().await;
-    let last = Arc::clone(&broker);
-    tokio::task::spawn_blocking(move || {
-        last.persist();
-        last.store.shutdown();
-    })
-    .await?;
+    broker.persist().await;
+    tokio::task::spawn_blocking(move || broker.store.shutdown()).await?;
     tracing::info!("the broker has stopped");
     Ok(())
 }

@@ -143,6 +143,14 @@ effective_keys! {
     // Delay.
     message_delay_level: DelayLevels, "messageDelayLevel" = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h", Start, "delays, level 1 first.";
     flush_delay_offset_interval: Duration, "flushDelayOffsetInterval" = "10000" [10..=86_400_000], Start, "time between writes of delayOffset.json.";
+    // Timer messages of 5.x.
+    timer_wheel_enable: bool, "timerWheelEnable" = "true", Start, "messages may ask for any time of delivery.";
+    timer_max_delay_sec: i64, "timerMaxDelaySec" = "259200" [0..=3_153_600_000], Live, "seconds that such a message may wait at most.";
+    timer_precision_ms: i64, "timerPrecisionMs" = "1000" [1..=86_400_000], Start, "step of delivery times, taken down to 100, 200, 500 or 1000 ms.";
+    timer_roll_window_slot: i64, "timerRollWindowSlot" = "172800", Start, "steps after which a waiting message is stored again; half of `fileReservedTime` where that is less.";
+    recall_message_enable: bool, "recallMessageEnable" = "false", Live, "timer messages may be recalled.";
+    allow_recall_when_broker_not_writeable: bool, "allowRecallWhenBrokerNotWriteable" = "true", Live, "also while `brokerPermission` forbids writing.";
+    timer_flush_interval: Duration, "timerFlushIntervalMs" = "1000" [10..=86_400_000], Start, "time between writes of the timer's progress.";
     // Store.
     store_path_root_dir: PathBuf, "storePathRootDir" = "", Start, "directory of the store; default `$HOME/store`.";
     store_path_commit_log: Option<PathBuf>, "storePathCommitLog" = "", Start, "directory of the log; default `commitlog` in the store.";
@@ -209,7 +217,7 @@ const DLEDGER: &str = "Raft replication (DLedger) is not offered; use brokerRole
 const LMQ: &str = "light message queues are not offered";
 const DELIVERY: &str = "delayed messages are always delivered in order of their queue";
 const POP: &str = "pop consumption is not offered";
-const TIMER: &str = "timer messages of 5.x are not offered; delay levels are";
+const TIMER: &str = "the timer keeps files of its own design, and one pass after the other does all of its work";
 const CONTROLLER: &str = "automatic change of roles is not offered";
 const REPLICAS: &str = "SYNC_MASTER waits for one slave, ASYNC_MASTER for none";
 const ACL: &str = "access control is not offered, and a broker that ignores this key would be open to everybody";
@@ -360,9 +368,19 @@ pub(crate) const WITHOUT_EFFECT: &[Key] = &[
     unused("popPollingSize", "int", "1024", POP),
     unused("enableRetryTopicV2", "boolean", "false", POP),
     unused("popConsumerKVServiceEnable", "boolean", "false", POP),
-    unused("timerWheelEnable", "boolean", "true", TIMER),
-    unused("timerMaxDelaySec", "int", "259200", TIMER),
-    unused("timerPrecisionMs", "int", "1000", TIMER),
+    unused("mappedFileSizeTimerLog", "int", "104857600", TIMER),
+    unused("timerGetMessageThreadNum", "int", "3", TIMER),
+    unused("timerPutMessageThreadNum", "int", "3", TIMER),
+    unused("timerEnableDisruptor", "boolean", "false", TIMER),
+    unused("timerWarmEnable", "boolean", "false", TIMER),
+    unused(
+        "timerSkipUnknownError",
+        "boolean",
+        "false",
+        "what can never be delivered is passed over, and said so; all else is tried again",
+    ),
+    unused("timerEnableRetryUntilSuccess", "boolean", "false", "delivery is always tried again until it succeeds"),
+    unused("timerCongestNumEachSlot", "int", "2147483647", "any number of messages may be due at once"),
     unused("enableSlaveActingMaster", "boolean", "false", CONTROLLER),
     unused("brokerHeartbeatInterval", "long", "1000", CONTROLLER),
     unused("brokerNotActiveTimeoutMillis", "long", "10000", CONTROLLER),

@@ -13,9 +13,11 @@ pub(crate) mod locks;
 pub(crate) mod offsets;
 pub(crate) mod query;
 pub(crate) mod queues;
+pub(crate) mod recall;
 pub(crate) mod relay;
 pub(crate) mod reset_offset;
 pub(crate) mod runtime;
+pub(crate) mod timer;
 pub(crate) mod topics;
 
 use bytestring::ByteString;

@@ -1,7 +1,8 @@
 //! The RocketMQ broker: topics and queues behind RocketMQ's wire protocol, in RocketMQ's files.
 //!
 //! [`run`] is the whole of it. Inside, [`broker`] owns the state and the life cycle, `router` joins
-//! request codes with handlers (`send`, `pull`, `handlers`), the tables (`topics`,
+//! request codes with handlers (`send`, `pull`, `handlers`), `waiting` says what is not due yet, `delay`
+//! and `timer` deliver it when it is, the tables (`topics`,
 //! `subscription_groups`, `consumer_offsets`) are the files under `config/`, and `registration`
 //! keeps the name servers informed. Messages themselves are the business of `rocketmq_store`.
 
@@ -32,7 +33,9 @@ mod slave_sync;
 mod stats;
 mod subscription_groups;
 mod tag_filter;
+mod timer;
 mod topics;
 mod versioned_table;
+mod waiting;
 
 pub use broker::run;

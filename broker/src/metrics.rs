@@ -35,6 +35,7 @@ pub(crate) fn text(broker: &Broker) -> Result<String, fmt::Error> {
     messages(&mut registry, broker);
     consumers(&mut registry, broker);
     storage(&mut registry, broker);
+    timer(&mut registry, broker);
     replication(&mut registry, broker);
     gauge(&mut registry, "rocketmq_broker_permission", "2 write, 4 read, 6 both", config.broker_permission.into());
     if let Some(bytes) = resident_bytes() {
@@ -160,6 +161,16 @@ fn storage(registry: &mut Registry, broker: &Broker) {
     counter(registry, "rocketmq_storage_flushes", "Flushes of the log", stats.flush_times);
     counter(registry, "rocketmq_storage_put_failed", "Appends that failed", stats.put_failed_times);
     gauge(registry, "rocketmq_storage_put_max_milliseconds", "Longest append", stats.put_entire_time_max_ms as i64);
+}
+
+fn timer(registry: &mut Registry, broker: &Broker) {
+    let (standing, totals) = (broker.timer.standing(), broker.timer.totals());
+    gauge(registry, "rocketmq_timing_messages", "Timer messages that wait", standing.pending as i64);
+    gauge(registry, "rocketmq_timer_enqueue_lag", "Timer messages that were not looked at yet", standing.not_taken);
+    gauge(registry, "rocketmq_timer_dequeue_latency", "How late the first timer message is, ms", standing.late_ms);
+    counter(registry, "rocketmq_timer_enqueue", "Timer messages taken in", totals.taken);
+    counter(registry, "rocketmq_timer_dequeue", "Timer messages delivered", totals.delivered);
+    counter(registry, "rocketmq_timer_rolled", "Timer messages stored again because they wait long", totals.rolled);
 }
 
 fn replication(registry: &mut Registry, broker: &Broker) {

@@ -30,6 +30,7 @@ fn route(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<An
             Ok(send::send(broker, peer, request))
         }
         RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => pull::pull(broker, peer, request),
+        RequestCode::RECALL_MESSAGE => handlers::recall::recall(broker, peer, request),
         RequestCode::CONSUMER_SEND_MSG_BACK => send_back::send_back(broker, peer, request),
         _ => route_admin(broker, peer, request),
     }
@@ -39,7 +40,7 @@ fn route(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<An
 fn route_admin(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<Answer, Refusal> {
     use handlers::{
         clients, config, consume_stats, groups, ha_status, heartbeat, locks, offsets, query, queues, relay,
-        reset_offset, runtime, topics,
+        reset_offset, runtime, timer, topics,
     };
     let answer = match request.request_code() {
         RequestCode::HEART_BEAT => heartbeat::heartbeat(broker, peer, request)?,
@@ -55,6 +56,8 @@ fn route_admin(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Res
         RequestCode::UPDATE_CONSUMER_OFFSET => offsets::update(broker, request)?,
         RequestCode::GET_ALL_CONSUMER_OFFSET => offsets::all(broker),
         RequestCode::GET_ALL_DELAY_OFFSET => offsets::all_delays(broker),
+        RequestCode::GET_TIMER_CHECK_POINT => timer::check_point(broker)?,
+        RequestCode::GET_TIMER_METRICS => timer::metrics(),
         RequestCode::CLONE_GROUP_OFFSET => offsets::clone_group(broker, request)?,
         RequestCode::GET_MAX_OFFSET => queues::max_offset(broker, request)?,
         RequestCode::GET_MIN_OFFSET => queues::min_offset(broker, request)?,

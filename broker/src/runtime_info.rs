@@ -42,6 +42,12 @@ fn broker_entries(broker: &Broker, entries: &mut Entries) {
         let end = broker.store.max_offset(SCHEDULE_TOPIC, level - 1);
         entries.put(format!("scheduleMessageOffset_{level}"), format!("{offset},{end}"));
     }
+    let (timer, rates) = (broker.timer.standing(), broker.timer.rates());
+    entries.put("timerReadBehind", timer.late_ms / 1000);
+    entries.put("timerOffsetBehind", timer.not_taken);
+    entries.put("timerCongestNum", timer.pending);
+    entries.put("timerEnqueueTps", format!("{:.1}", rates.taken));
+    entries.put("timerDequeueTps", format!("{:.1}", rates.delivered));
 }
 
 fn traffic_entries(broker: &Broker, entries: &mut Entries) {

@@ -8,14 +8,19 @@ use bytestring::ByteString;
 use rocketmq_remoting::bodies::{PERM_READ, PERM_WRITE, TopicConfig};
 use rocketmq_remoting::header::message::{SendMessageRequest, SendMessageRequestV2, SendMessageResponse};
 use rocketmq_remoting::{Answer, Command, Header, Peer, RequestCode, ResponseCode};
-use rocketmq_store::{Appended, NewMessage, StoreError, message_id, properties, property, push_property, sys_flag};
+use rocketmq_store::{
+    Appended, NewMessage, StoreError, UNIQ_KEY, message_id, properties, property, push_property, sys_flag,
+};
 
 use crate::broker::Broker;
 use crate::clock;
 use crate::config::{BrokerConfig, BrokerRole, FlushDiskType};
 use crate::delay;
+use crate::handlers::recall;
 use crate::refusal::Refusal;
+use crate::timer;
 use crate::topics;
+use crate::waiting::Waiting;
 
 /// Properties of a message at most, in bytes: their length has 15 bits on disk.
 const PROPERTIES_MAX: usize = 32_767;
@@ -53,6 +58,10 @@ fn try_send(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result
         let remark = format!("the broker[{}] sending transaction message is forbidden", config.broker_ip1);
         return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
     }
+    let waiting = if is_batch { Waiting::Not } else { Waiting::of(text, &config, clock::now_millis())? };
+    if text.len() + waiting.properties_added(&header.topic) > PROPERTIES_MAX {
+        return Err(too_large(&config));
+    }
     let message = NewMessage {
         topic: &header.topic,
         queue_id,
@@ -66,15 +75,29 @@ fn try_send(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result
         body: &body,
         properties: text,
     };
-    let appended =
-        if is_batch { append_batch(broker, &config, &message) } else { append_single(broker, &config, &message) }
-            .map_err(|error| match error {
-                StoreError::MessageTooLarge { .. } | StoreError::PropertiesTooLong { .. } => too_large(&config),
-                other => Refusal::from(other),
-            })?;
+    let appended = if is_batch {
+        append_batch(broker, &config, &message)
+    } else {
+        append_single(broker, &config, &message, waiting)
+    }
+    .map_err(|error| match error {
+        StoreError::MessageTooLarge { .. } | StoreError::PropertiesTooLong { .. } => too_large(&config),
+        other => Refusal::from(other),
+    })?;
     broker.stats.put(&header.topic, queue_id, u64::from(appended.count), body.len() as u64);
     let waits = property(text, "WAIT") != Some("false");
-    Ok(answer(broker, &config, queue_id, &appended, waits))
+    let mut response = response_header(&config);
+    response.recall_handle = recall_handle(&config, &header.topic, text, waiting);
+    Ok(answer(broker, &config, response, queue_id, &appended, waits))
+}
+
+/// What takes the message back, for a timer message that has a key to name it by.
+fn recall_handle(config: &BrokerConfig, topic: &str, text: &[u8], waiting: Waiting) -> Option<ByteString> {
+    let Waiting::Timer(out_ms) = waiting else { return None };
+    if topic.starts_with(topics::RETRY_PREFIX) {
+        return None;
+    }
+    property(text, UNIQ_KEY).map(|key| recall::handle(topic, &config.broker_name, out_ms, key).into())
 }
 
 fn check_broker(config: &BrokerConfig) -> Result<(), Refusal> {
@@ -167,16 +190,17 @@ thread_local! {
     static STORED_PROPERTIES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-fn append_single(broker: &Broker, config: &BrokerConfig, message: &NewMessage<'_>) -> Result<Appended, StoreError> {
+fn append_single(
+    broker: &Broker,
+    config: &BrokerConfig,
+    message: &NewMessage<'_>,
+    waiting: Waiting,
+) -> Result<Appended, StoreError> {
     STORED_PROPERTIES.with_borrow_mut(|stored| {
         stored.clear();
         stored.extend_from_slice(message.properties);
         push_property(stored, "CLUSTER", &config.broker_cluster_name);
-        let message = NewMessage { properties: stored, ..*message };
-        match delay::level_of(message.properties, config) {
-            Some(level) => delay::append(broker, &message, level),
-            None => broker.store.append(&message),
-        }
+        waiting.append(broker, &NewMessage { properties: stored, ..*message })
     })
 }
 
@@ -195,7 +219,7 @@ fn append_batch(broker: &Broker, config: &BrokerConfig, whole: &NewMessage<'_>) 
             text
         })
         .collect();
-    if texts.iter().any(|text| delay::level_of(text, config).is_some()) {
+    if texts.iter().any(|text| delay::level_of(text, config).is_some() || timer::asks_for_time(text)) {
         return Err(StoreError::Batch { reason: "a message of a batch cannot be delayed" });
     }
     let messages: Vec<NewMessage<'_>> = items
@@ -232,8 +256,14 @@ fn batch_items(mut rest: &[u8]) -> Option<Vec<BatchItem<'_>>> {
 
 /// The answer to a stored message: now under asynchronous flush and replication, else when disk
 /// and slave have it. Both are waited for at once, so it takes as long as the slower one.
-fn answer(broker: &Arc<Broker>, config: &Arc<BrokerConfig>, queue_id: i32, appended: &Appended, waits: bool) -> Answer {
-    let mut header = response_header(config);
+fn answer(
+    broker: &Arc<Broker>,
+    config: &Arc<BrokerConfig>,
+    mut header: SendMessageResponse,
+    queue_id: i32,
+    appended: &Appended,
+    waits: bool,
+) -> Answer {
     header.msg_id = Some(message_ids(broker, appended));
     header.queue_id = Some(queue_id);
     header.queue_offset = Some(appended.queue_offset);

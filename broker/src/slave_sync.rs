@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use bytes::Bytes;
 use rocketmq_remoting::bodies::{DelayOffsetTable, KvTable, OffsetTable, SubscriptionGroupTable, TopicConfigTable};
 use rocketmq_remoting::{Command, RequestCode, ResponseCode, fastjson};
 use serde::de::DeserializeOwned;
@@ -24,11 +25,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Copies until `shutdown`: at once when the master is learnt, then every [`PERIOD`].
 pub(crate) async fn run(broker: Arc<Broker>, slave: Arc<HaSlave>, shutdown: CancellationToken) {
     let mut master = broker.registration.master();
+    let mut held = None;
     loop {
         let address = master.borrow_and_update().as_ref().map(|addresses| addresses.remoting.clone());
         let round = async {
             if let Some(address) = &address {
-                sync_all(&broker, &slave, address).await;
+                sync_all(&broker, &slave, address, &mut held).await;
             }
             tokio::select! {
                 () = tokio::time::sleep(PERIOD) => {}
@@ -43,14 +45,14 @@ pub(crate) async fn run(broker: Arc<Broker>, slave: Arc<HaSlave>, shutdown: Canc
 }
 
 /// One round; what fails is logged and tried again in the next one.
-async fn sync_all(broker: &Arc<Broker>, slave: &HaSlave, address: &str) {
+async fn sync_all(broker: &Arc<Broker>, slave: &HaSlave, address: &str, held: &mut Option<Delivery>) {
     let synced = async {
         // First, for all else can wait: how far the master's log is ahead decides readiness.
         slave.master_ends_at(master_end(broker, address).await?);
         sync_topics(broker, address).await.context("topics")?;
         sync_offsets(broker, address).await.context("consumer offsets")?;
-        sync_delay_offsets(broker, address).await.context("delay offsets")?;
-        sync_groups(broker, address).await.context("subscription groups")
+        sync_groups(broker, address).await.context("subscription groups")?;
+        sync_delivery(broker, address, held).await.context("delay offsets and timer")
     };
     if let Err(error) = synced.await {
         tracing::warn!("copying from master {address} failed: {error:#}");
@@ -98,15 +100,51 @@ async fn sync_offsets(broker: &Arc<Broker>, address: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn sync_delay_offsets(broker: &Arc<Broker>, address: &str) -> anyhow::Result<()> {
-    let table: DelayOffsetTable = fetch(broker, address, RequestCode::GET_ALL_DELAY_OFFSET).await?;
-    let before = broker.delay_offsets.to_wire();
-    broker.delay_offsets.merge(&table);
-    if broker.delay_offsets.to_wire() != before {
-        on_disk(broker, |broker| broker.delay_offsets.persist()).await?;
-        tracing::info!("Update slave delay offset from master, {address}");
+/// How far a master's deliveries were, and where its log ended then.
+struct Delivery {
+    master: String,
+    delays: DelayOffsetTable,
+    timer: Option<Bytes>,
+    log_end: u64,
+}
+
+/// Takes over how far the master has delivered, when the log is on disk here up to where it ended on
+/// the master by then. Were the master to die before, what it delivered last would be neither
+/// delivered here nor waiting any more.
+async fn sync_delivery(broker: &Arc<Broker>, address: &str, held: &mut Option<Delivery>) -> anyhow::Result<()> {
+    // Ends of two masters' logs are not to be compared.
+    held.take_if(|held| held.master != address);
+    for is_new in [false, true] {
+        if is_new && held.is_none() {
+            let delays = fetch(broker, address, RequestCode::GET_ALL_DELAY_OFFSET).await?;
+            let timer = timer_check_point(broker, address).await?;
+            // Last, so that everything delivered lies before it.
+            let log_end = master_end(broker, address).await?;
+            *held = Some(Delivery { master: address.to_owned(), delays, timer, log_end });
+        }
+        let Some(delivery) = held.take_if(|held| held.log_end <= broker.store.flushed_offset()) else { continue };
+        let before = broker.delay_offsets.to_wire();
+        broker.delay_offsets.merge(&delivery.delays);
+        if broker.delay_offsets.to_wire() != before {
+            on_disk(broker, |broker| broker.delay_offsets.persist()).await?;
+            tracing::info!("Update slave delay offset from master, {address}");
+        }
+        if let Some(timer) = delivery.timer {
+            on_disk(broker, move |broker| broker.timer.take_over(&timer)).await?;
+        }
     }
     Ok(())
+}
+
+/// A master of 4.9 has no timer, and one of 5.x may have it switched off.
+async fn timer_check_point(broker: &Broker, address: &str) -> anyhow::Result<Option<Bytes>> {
+    let request = Command::request(RequestCode::GET_TIMER_CHECK_POINT);
+    let answer = broker.client.invoke(address, request, ANSWER_TIMEOUT).await?;
+    if answer.response_code() != ResponseCode::SUCCESS {
+        tracing::debug!("master {address} tells no progress of a timer: {}", answer.remark());
+        return Ok(None);
+    }
+    Ok(Some(answer.body.into_bytes()))
 }
 
 /// Files are written and synced where that holds up nobody.

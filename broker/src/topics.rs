@@ -11,6 +11,7 @@ use rocketmq_store::SCHEDULE_TOPIC;
 use tokio::sync::watch;
 
 use crate::config::BrokerConfig;
+use crate::timer::TIMER_TOPIC;
 use crate::versioned_table::{TableFile, VersionedTable};
 
 /// The template of topics that are made by the first send.
@@ -246,7 +247,8 @@ pub(crate) fn check_name(topic: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Topics that clients may not send to (4.9's `TopicValidator.NOT_ALLOWED_SEND_TOPIC_SET`).
+/// Topics that clients may not send to: 4.9's `TopicValidator.NOT_ALLOWED_SEND_TOPIC_SET`, and the
+/// timer's.
 pub(crate) fn is_send_forbidden(topic: &str) -> bool {
     matches!(
         topic,
@@ -256,6 +258,7 @@ pub(crate) fn is_send_forbidden(topic: &str) -> bool {
             | TRANS_CHECK_MAX_TIME_TOPIC
             | SELF_TEST_TOPIC
             | OFFSET_MOVED_EVENT
+            | TIMER_TOPIC
     )
 }
 

@@ -81,6 +81,8 @@ request_codes! {
     43 GET_ALL_CONSUMER_OFFSET Broker "4.0" "slaves";
     45 GET_ALL_DELAY_OFFSET Broker "4.0" "slaves";
     46 CHECK_CLIENT_CONFIG Broker "4.1" "clients";
+    60 GET_TIMER_CHECK_POINT Broker "5.0" "slaves";
+    61 GET_TIMER_METRICS Broker "5.0" "slaves";
     100 PUT_KV_CONFIG NameServer "4.0" "mqadmin";
     101 GET_KV_CONFIG NameServer "4.0" "mqadmin";
     102 DELETE_KV_CONFIG NameServer "4.0" "mqadmin";
@@ -137,6 +139,7 @@ request_codes! {
     351 GET_TOPIC_CONFIG Broker "5.0" "mqadmin 5.x";
     352 GET_SUBSCRIPTIONGROUP_CONFIG Broker "5.0" "mqadmin 5.x";
     361 LITE_PULL_MESSAGE Broker "5.0" "5.x clients";
+    370 RECALL_MESSAGE Broker "5.3.2" "5.x clients";
     400 QUERY_ASSIGNMENT Broker "5.0" "5.x clients";
     901 GET_BROKER_MEMBER_GROUP NameServer "5.0" "5.x brokers";
     904 BROKER_HEARTBEAT NameServer "5.0" "5.x brokers";

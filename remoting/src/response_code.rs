@@ -81,6 +81,8 @@ response_codes! {
     NO_MESSAGE = 208;
     /// 4.9.5 and later: slow down.
     FLOW_CONTROL = 215;
+    /// 5.x: the request makes no sense here.
+    ILLEGAL_OPERATION = 604;
 }
 
 impl fmt::Debug for ResponseCode {

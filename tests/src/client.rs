@@ -56,6 +56,8 @@ pub struct Received {
     pub born: i64,
     pub stored: i64,
     pub at: i64,
+    /// `TIMER_OUT_MS`, which a timer message of 5.x keeps.
+    pub out_ms: Option<String>,
 }
 
 /// Everything a finished command printed.

@@ -201,6 +201,7 @@ mod tests {
             born: 0,
             stored: 0,
             at: 0,
+            out_ms: None,
         }
     }
 

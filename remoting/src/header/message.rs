@@ -57,6 +57,20 @@ headers! {
         optional queue_offset: i64 = "queueOffset",
         required region: ByteString = "MSG_REGION",
         required trace_on: bool = "TRACE_ON",
+        /// 5.x: what recalls a timer message.
+        optional recall_handle: ByteString = "recallHandle",
+    }
+    /// `RECALL_MESSAGE`.
+    RecallMessageRequest {
+        optional producer_group: ByteString = "producerGroup",
+        required topic: ByteString = "topic",
+        required recall_handle: ByteString = "recallHandle",
+    }
+    /// Answer to it.
+    RecallMessageResponse {
+        /// The unique key of the message that is recalled.
+        required msg_id: ByteString = "msgId",
+        required region: ByteString = "MSG_REGION",
     }
     /// `PULL_MESSAGE` and `LITE_PULL_MESSAGE`.
     PullMessageRequest {

@@ -37,6 +37,7 @@ import org.apache.rocketmq.client.producer.TransactionListener;
 import org.apache.rocketmq.client.producer.TransactionMQProducer;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
+import org.apache.rocketmq.common.message.MessageAccessor;
 import org.apache.rocketmq.common.message.MessageClientIDSetter;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -55,6 +56,8 @@ public final class TestClient {
         "  every command   --namesrv A (default: the environment's NAMESRV_ADDR)  --group G  --vip",
         "  produce         --count N | --until-stdin-closes, --size B, --threads K, --rate PER_SECOND, --run ID, --start-seq S",
         "                  --mode sync|async|oneway|batch|transaction, --batch N, --tags A,B, --delay-level L",
+        "                  --timer sec|ms|at (5.x), --delay-ms MS (of the last message), --delay-step-ms MS (more for each before it),",
+        "                  --recall-odd, --delete-odd (by a message of the same time, with --timer at)",
         "                  --ordered (queue by seq modulo --shards), --timeout MS, --retries N, --queue Q (of every broker)",
         "  consume         --expect N (distinct keys), --timeout S, --linger S, --until-stdin-closes, --orderly, --broadcast",
         "                  --sub EXPR, --sql EXPR, --from first|last|YYYYMMDDhhmmss, --threads K, --fail-first N, --max-reconsume N",
@@ -238,7 +241,14 @@ public final class TestClient {
         try {
             switch (mode) {
                 case "sync":
-                    sent(messages, seq, sendSync(producer, message, seq));
+                    SendResult answer = sendSync(producer, message, seq);
+                    if (has("recall-odd") && seq % 2 == 1) {
+                        recall(producer, message, answer);
+                    }
+                    if (has("delete-odd") && seq % 2 == 1) {
+                        delete(producer, message, answer);
+                    }
+                    sent(messages, seq, answer);
                     break;
                 case "transaction":
                     sent(messages, seq, producer.sendMessageInTransaction(message, seq));
@@ -354,8 +364,39 @@ public final class TestClient {
         if (has("delay-level")) {
             message.setDelayTimeLevel((int) number("delay-level", 0));
         }
+        if (has("timer")) {
+            setTime(message, seq);
+        }
         message.putUserProperty("seq", Long.toString(seq));
         return message;
+    }
+
+    /** Sends what takes a timer message back. */
+    private static void delete(DefaultMQProducer producer, Message message, SendResult answer) throws Exception {
+        Message deletion = new Message(message.getTopic(), new byte[] {'0'});
+        MessageAccessor.putProperty(deletion, "TIMER_DELIVER_MS", message.getProperty("TIMER_DELIVER_MS"));
+        MessageAccessor.putProperty(deletion, "TIMER_DEL_UNIQKEY", answer.getMsgId());
+        producer.send(deletion, answer.getMessageQueue());
+    }
+
+    /** Takes a timer message back, by the methods that only 5.x has. */
+    private void recall(DefaultMQProducer producer, Message message, SendResult answer) throws ReflectiveOperationException {
+        Object handle = SendResult.class.getMethod("getRecallHandle").invoke(answer);
+        producer.getClass().getMethod("recallMessage", String.class, String.class).invoke(producer, message.getTopic(), handle);
+    }
+
+    /** The time of delivery, by the methods that only 5.x has. */
+    private void setTime(Message message, long seq) {
+        long last = number("start-seq", 0) + number("count", 1) - 1;
+        long delay = number("delay-ms", 0) + (last - seq) * number("delay-step-ms", 0);
+        String kind = text("timer", null);
+        String method = kind.equals("sec") ? "setDelayTimeSec" : kind.equals("ms") ? "setDelayTimeMs" : "setDeliverTimeMs";
+        long value = kind.equals("sec") ? delay / 1000 : kind.equals("ms") ? delay : System.currentTimeMillis() + delay;
+        try {
+            Message.class.getMethod(method, long.class).invoke(message, value);
+        } catch (ReflectiveOperationException e) {
+            throw new IllegalStateException(e);
+        }
     }
 
     private static byte[] body(String key, int size) {
@@ -578,7 +619,8 @@ public final class TestClient {
             "topic", message.getTopic(), "queueId", message.getQueueId(), "queueOffset", message.getQueueOffset(),
             "commitLogOffset", message.getCommitLogOffset(), "reconsumeTimes", message.getReconsumeTimes(),
             "tags", message.getTags(), "storeHost", String.valueOf(message.getStoreHost()), "size", message.getBody().length,
-            "whole", whole, "born", message.getBornTimestamp(), "stored", message.getStoreTimestamp(), "at", System.currentTimeMillis());
+            "whole", whole, "born", message.getBornTimestamp(), "stored", message.getStoreTimestamp(), "at", System.currentTimeMillis(),
+            "outMs", message.getProperty("TIMER_OUT_MS"));
     }
 
     private boolean has(String option) {
