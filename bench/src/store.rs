@@ -66,7 +66,7 @@ fn floor(body: &[u8], count: u64) -> Result<Duration> {
         at += unit.len();
     }
     std::hint::black_box(&memory);
-    Ok(thread_time() - begun)
+    Ok(thread_time().saturating_sub(begun))
 }
 
 /// CPU time of the appending thread, the store being opened and closed around it.
@@ -90,7 +90,7 @@ fn append(config: &StoreConfig, body: &[u8], count: u64) -> Result<Duration> {
     for i in 0..count {
         store.append(&message((i % u64::from(QUEUES.unsigned_abs())) as i32))?;
     }
-    let spent = thread_time() - begun;
+    let spent = thread_time().saturating_sub(begun);
     store.shutdown();
     Ok(spent)
 }

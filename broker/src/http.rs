@@ -81,7 +81,8 @@ async fn scrape(State(broker): State<OpenBroker>) -> Response {
 struct Facts {
     name_servers: Option<String>,
     registered: usize,
-    poisoned: bool,
+    /// Why no messages are stored.
+    not_writable: Option<String>,
     slave: Option<SlaveFacts>,
 }
 
@@ -103,7 +104,7 @@ impl Facts {
         Self {
             name_servers: config.namesrv_addr.clone(),
             registered: broker.registration.registered().len(),
-            poisoned: broker.store.is_poisoned(),
+            not_writable: broker.store.writable().err().map(|error| error.to_string()),
             slave,
         }
     }
@@ -111,9 +112,8 @@ impl Facts {
     /// Why the broker is not ready; nothing where it is.
     fn reasons_against(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        if self.poisoned {
-            reasons
-                .push("a write to the disk failed: nothing more is accepted until the broker is restarted".to_owned());
+        if let Some(reason) = &self.not_writable {
+            reasons.push(format!("no messages are stored: {reason}"));
         }
         if let Some(name_servers) = self.name_servers.as_deref().filter(|_| self.registered == 0) {
             reasons.push(format!("not registered at any name server of {name_servers}"));
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn master() -> Facts {
-        Facts { name_servers: Some("ns:9876".to_owned()), registered: 1, poisoned: false, slave: None }
+        Facts { name_servers: Some("ns:9876".to_owned()), registered: 1, not_writable: None, slave: None }
     }
 
     fn slave(status: SlaveStatus, lag: Option<u64>) -> Facts {
@@ -160,8 +160,8 @@ mod tests {
         assert_eq!(lonely.reasons_against(), ["not registered at any name server of ns:9876"]);
         let alone = Facts { registered: 0, name_servers: None, ..master() };
         assert!(alone.reasons_against().is_empty());
-        let poisoned = Facts { poisoned: true, ..lonely };
-        assert_eq!(poisoned.reasons_against().len(), 2, "every reason is named");
+        let full = Facts { not_writable: Some("disk full".to_owned()), ..lonely };
+        assert_eq!(full.reasons_against().len(), 2, "every reason is named");
     }
 
     #[test]

@@ -69,7 +69,6 @@ fn check(broker: &Broker, peer: &Peer, header: &PullMessageRequest) -> Result<Pu
     let group = broker
         .groups
         .get_or_create(&header.consumer_group)
-        .map_err(|error| Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string()))?
         .ok_or_else(|| Refusal::group_not_exist(&header.consumer_group))?;
     if !group.consume_enable {
         let remark = format!("subscription group no permission, {}", header.consumer_group);

@@ -22,11 +22,7 @@ const FIRST_LEVEL: i32 = 3;
 pub(crate) fn send_back(broker: &Arc<Broker>, _: &Arc<Peer>, request: &Command) -> Result<Answer, Refusal> {
     let header = SendBackRequest::decode(&request.ext_fields)?;
     let internal = |error: anyhow::Error| Refusal::new(ResponseCode::SYSTEM_ERROR, format!("{error:#}"));
-    let group = broker
-        .groups
-        .get_or_create(&header.group)
-        .map_err(internal)?
-        .ok_or_else(|| Refusal::group_not_exist(&header.group))?;
+    let group = broker.groups.get_or_create(&header.group).ok_or_else(|| Refusal::group_not_exist(&header.group))?;
     let config = broker.config();
     if config.broker_permission & PERM_WRITE == 0 {
         let remark = format!("the broker[{}] sending message is forbidden", config.broker_ip1);

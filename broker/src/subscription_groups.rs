@@ -80,14 +80,14 @@ impl SubscriptionGroups {
     }
 
     /// The group of that name, made now where it may be (`autoCreateSubscriptionGroup`).
-    pub(crate) fn get_or_create(&self, group: &str) -> anyhow::Result<Option<Arc<SubscriptionGroup>>> {
+    pub(crate) fn get_or_create(&self, group: &str) -> Option<Arc<SubscriptionGroup>> {
         if let Some(known) = self.get(group) {
-            return Ok(Some(known));
+            return Some(known);
         }
         if group.is_empty() || !(self.auto_create.load(Ordering::Relaxed) || group.starts_with(SYSTEM_PREFIX)) {
-            return Ok(None);
+            return None;
         }
-        self.table.update(|entries| {
+        self.table.update_even_unwritten(|entries| {
             if entries.contains_key(group) {
                 return false;
             }
@@ -95,8 +95,8 @@ impl SubscriptionGroups {
             let config = SubscriptionGroup { group_name: group.to_owned(), ..SubscriptionGroup::default() };
             entries.insert(group.to_owned(), Arc::new(config));
             true
-        })?;
-        Ok(self.get(group))
+        });
+        self.get(group)
     }
 
     /// Creates or changes a group.
@@ -133,13 +133,15 @@ mod tests {
     fn groups_are_made_on_first_use_where_that_is_on() {
         let dir = tempfile::tempdir().unwrap();
         let groups = SubscriptionGroups::open(dir.path(), true).unwrap();
-        assert_eq!(groups.get_or_create("g").unwrap().unwrap().retry_max_times, 16);
+        assert_eq!(groups.get_or_create("g").unwrap().retry_max_times, 16);
         drop(groups);
         let groups = SubscriptionGroups::open(dir.path(), false).unwrap();
         assert!(groups.get("g").is_some(), "it is in the file");
-        assert!(groups.get_or_create("h").unwrap().is_none());
-        assert!(groups.get_or_create("CID_RMQ_SYS_TRANS").unwrap().is_some());
+        assert!(groups.get_or_create("h").is_none());
+        assert!(groups.get_or_create("CID_RMQ_SYS_TRANS").is_some());
         assert!(groups.delete("g").unwrap());
-        assert!(!groups.delete("g").unwrap());
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        std::fs::write(dir.path(), "where the directory was").unwrap();
+        assert!(groups.get_or_create("CID_RMQ_SYS_OTHER").is_some(), "what cannot be written can be used");
     }
 }

@@ -71,15 +71,33 @@ impl<T: TableFile> VersionedTable<T> {
         change: impl FnOnce(&mut HashMap<String, Arc<T::Entry>>) -> bool,
     ) -> anyhow::Result<bool> {
         let file = self.file.lock();
-        let old = self.snapshot.load();
-        let mut new = Snapshot { version: old.version.clone(), entries: old.entries.clone() };
-        if !change(&mut new.entries) {
-            return Ok(false);
-        }
-        new.version.advance(clock::now_millis());
+        let Some(new) = self.changed(change) else { return Ok(false) };
         file.persist(&wire::<T>(&new).text())?;
         self.snapshot.store(Arc::new(new));
         Ok(true)
+    }
+
+    /// As [`update`](Self::update), but a change that cannot be written shows all the same, until
+    /// the broker ends or a later change is written. For what is made on first use, which a full
+    /// disk must not keep from being used (as Java's `ConfigManager.persist`, which only logs).
+    pub(crate) fn update_even_unwritten(&self, change: impl FnOnce(&mut HashMap<String, Arc<T::Entry>>) -> bool) {
+        let file = self.file.lock();
+        let Some(new) = self.changed(change) else { return };
+        if let Err(error) = file.persist(&wire::<T>(&new).text()) {
+            tracing::error!("a change is only in memory: {error}");
+        }
+        self.snapshot.store(Arc::new(new));
+    }
+
+    /// The next snapshot, where `change` says that there is one. The caller holds the file.
+    fn changed(&self, change: impl FnOnce(&mut HashMap<String, Arc<T::Entry>>) -> bool) -> Option<Snapshot<T::Entry>> {
+        let old = self.snapshot.load();
+        let mut new = Snapshot { version: old.version.clone(), entries: old.entries.clone() };
+        if !change(&mut new.entries) {
+            return None;
+        }
+        new.version.advance(clock::now_millis());
+        Some(new)
     }
 
     /// Takes over another broker's table with its version, where the version differs.

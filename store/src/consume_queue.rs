@@ -173,9 +173,14 @@ impl ConsumeQueue {
         Some(first)
     }
 
-    /// Lets appends continue behind what was dispatched, and at `least`; never goes back.
+    /// Lets appends continue behind what was dispatched, and at `least`; never goes back. A queue that has no unit
+    /// left is empty at that offset.
     pub(crate) fn settle_next_offset(&self, least: i64) {
-        self.next.fetch_max(self.max_offset().max(least), Ordering::Relaxed);
+        let next = self.next.fetch_max(self.max_offset().max(least), Ordering::Relaxed).max(least);
+        if self.files.first_start().is_none() {
+            self.min.fetch_max(next, Ordering::Release);
+            self.max.fetch_max(next, Ordering::Release);
+        }
     }
 
     /// What the manifest notes of the queue, `None` when it never had a message.
@@ -231,21 +236,26 @@ impl ConsumeQueue {
             expected = 0;
         }
         let gap = queue_offset - expected;
-        if gap > 0 {
-            if !fill {
-                return Ok(Push::Gap(gap));
-            }
-            if expected == 0 {
-                // Only the file that holds the offset is made, filled from its start.
-                let units = (self.files.file_size() / UNIT) as i64;
-                expected = queue_offset / units * units;
-                self.flushed.store(expected as u64 * UNIT, Ordering::Release);
-                self.min.store(queue_offset, Ordering::Release);
-            } else if gap as u64 * UNIT > self.files.file_size() {
+        if gap > 0 && !fill {
+            return Ok(Push::Gap(gap));
+        }
+        let is_empty = self.files.first_start().is_none();
+        if is_empty {
+            // Only the file that holds the offset is made, filled from its start.
+            let units = (self.files.file_size() / UNIT) as i64;
+            expected = queue_offset / units * units;
+            self.flushed.store(expected as u64 * UNIT, Ordering::Release);
+            self.min.store(queue_offset, Ordering::Release);
+            self.max.store(expected, Ordering::Release);
+        }
+        if gap > 0 || is_empty {
+            if gap as u64 * UNIT > self.files.file_size() && !is_empty {
                 return Ok(Push::Conflict);
             }
             for offset in expected..queue_offset {
                 self.write(&mut writer, offset, 0, FILLER_SIZE, 0)?;
+                // Should a later one fail, the next try goes on behind this.
+                self.max.store(offset + 1, Ordering::Release);
             }
         }
         self.write(&mut writer, queue_offset, physical, size, tags_code)?;
@@ -388,11 +398,14 @@ impl ConsumeQueue {
         self.files.first_start().map_or(0, |start| (start / UNIT) as i64)
     }
 
-    /// Forgets all units, to be dispatched again.
+    /// Forgets all units, to be dispatched again; the next offset stays, for the log may have lost their messages.
     pub(crate) fn reset(&self) -> Result<(), StoreError> {
+        let next = self.next.load(Ordering::Relaxed).max(self.max_offset());
         *self.writer.lock() = None;
         self.max_physical.store(0, Ordering::Release);
-        self.clear()
+        self.clear()?;
+        self.next.store(next, Ordering::Relaxed);
+        Ok(())
     }
 
     fn clear(&self) -> Result<(), StoreError> {
@@ -456,7 +469,7 @@ fn load_files(layout: &Layout, found: &[(u64, u64)]) -> Result<Option<Vec<Mapped
     for (start, size) in found {
         let mut file = layout.open(*start);
         if *size != file_size {
-            file.restore()?;
+            file.restore_len()?;
         }
         files.push(file);
     }

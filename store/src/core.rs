@@ -1,5 +1,6 @@
 //! What the store's threads and its callers share.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +30,8 @@ pub(crate) struct Core {
     pub(crate) log: CommitLog,
     pub(crate) queues: ConsumeQueues,
     pub(crate) index: Option<Index>,
+    /// See [`crate::manifest::Manifest::deleted`].
+    pub(crate) deleted: Mutex<BTreeMap<String, u64>>,
     pub(crate) checkpoint: Checkpoint,
     pub(crate) listener: ListenerSlot,
     /// Everything below is in queues and index.

@@ -214,7 +214,16 @@ impl Disk {
             return Ok(());
         }
         let call = Call::SyncRange(path, from as u64, to as u64);
-        self.run("flush", path, call, || map.flush_range(from, to - from))
+        self.run("flush", path, call, || {
+            map.flush_range(from, to - from)?;
+            // A file system that turned read-only after an error of its own says yes to a sync and writes nothing
+            // (`ext4_sync_file`).
+            let stat = rustix::fs::statvfs(path)?;
+            if stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
+                return Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
+            }
+            Ok(())
+        })
     }
 
     /// Brings a file's bytes and length to the disk.

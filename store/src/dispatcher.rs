@@ -115,13 +115,16 @@ pub(crate) fn follow(core: &Core, signal: &Signal) {
             Ok(false) => signal.wait(Duration::from_secs(1)),
             Err(Fault::Retry(e)) => {
                 tracing::error!(error = %e, "dispatch failed and is tried again");
+                core.health.set_undispatchable(Some(&e));
                 signal.pause(RETRY);
+                continue;
             }
             Err(Fault::Broken(offset)) => {
                 core.health.poison(&format_args!("the commit log is no log of messages at {offset}"));
                 return;
             }
         }
+        core.health.set_undispatchable(None);
     }
 }
 

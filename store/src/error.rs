@@ -121,6 +121,12 @@ pub enum StoreError {
         /// The first failure.
         reason: Arc<str>,
     },
+    /// The last append failed at the disk; the next one is tried all the same.
+    #[error("the last message could not be stored: {reason}")]
+    Failing {
+        /// The failure.
+        reason: Arc<str>,
+    },
     /// The partition is over `diskSpaceWarningLevelRatio`.
     #[error("disk full: {percent} % of the partition is used")]
     DiskFull {
@@ -163,6 +169,7 @@ impl StoreError {
             Self::UnalignedStart { .. } => "UnalignedStart",
             Self::FlushTimeout { .. } => "FlushTimeout",
             Self::Poisoned { .. } => "Poisoned",
+            Self::Failing { .. } => "Failing",
             Self::DiskFull { .. } => "DiskFull",
             Self::DispatchBehind { .. } => "DispatchBehind",
             Self::Closed => "Closed",

@@ -107,7 +107,7 @@ impl Core {
         }
         self.checkpoint.update(|t| {
             t.logics = t.logics.max(timestamp);
-            t.index = t.index.max(timestamp);
+            t.index = t.index.max(self.index.as_ref().map_or(0, crate::index::Index::full_until));
         })?;
         manifest.persist(&self.config.store_path_root_dir, &self.disk)?;
         self.manifested.fetch_max(manifest.dispatched, Ordering::AcqRel);
@@ -126,6 +126,13 @@ impl Core {
             last_message: last.map(|last| last.offset),
             index_end: self.index.as_ref().and_then(crate::index::Index::end_physical),
             index_files: self.index.as_ref().map_or(0, crate::index::Index::file_count),
+            // What the log has lost needs no note.
+            deleted: {
+                let mut deleted = self.deleted.lock();
+                let min = self.log.min_offset();
+                deleted.retain(|_, end| *end > min);
+                deleted.clone()
+            },
             ..Manifest::default()
         };
         for queue in self.queues.all() {

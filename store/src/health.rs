@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+
 use crate::error::StoreError;
 
 /// Shared by everything that writes.
@@ -11,6 +14,11 @@ pub(crate) struct Health {
     poisoned: OnceLock<Arc<str>>,
     /// Percent used of the partition while it is too full to write, else 0.
     disk_full: AtomicU8,
+    /// Why the last append failed at the disk; appends are tried all the same.
+    failing: Mutex<Option<Arc<str>>>,
+    is_failing: AtomicBool,
+    /// Why messages do not reach their queues; none are accepted meanwhile.
+    undispatchable: ArcSwapOption<String>,
     closed: AtomicBool,
 }
 
@@ -30,6 +38,40 @@ impl Health {
         self.disk_full.store(percent, Ordering::Relaxed);
     }
 
+    /// Notes that the disk refused an append, until [`Health::recovered`].
+    pub(crate) fn set_failing(&self, reason: &dyn std::fmt::Display) {
+        *self.failing.lock() = Some(reason.to_string().into());
+        self.is_failing.store(true, Ordering::Release);
+    }
+
+    /// An append succeeded, or there is room for one again.
+    pub(crate) fn recovered(&self) {
+        if self.is_failing() {
+            self.is_failing.store(false, Ordering::Release);
+            *self.failing.lock() = None;
+        }
+    }
+
+    /// Notes that stored messages cannot be entered into their queues now, or can again.
+    pub(crate) fn set_undispatchable(&self, reason: Option<&StoreError>) {
+        if reason.is_some() || self.undispatchable.load().is_some() {
+            self.undispatchable.store(reason.map(|reason| Arc::new(reason.to_string())));
+        }
+    }
+
+    pub(crate) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Acquire)
+    }
+
+    /// As [`Health::writable`], and an error while the disk refuses appends.
+    pub(crate) fn appendable(&self) -> Result<(), StoreError> {
+        self.writable()?;
+        match &*self.failing.lock() {
+            Some(reason) => Err(StoreError::Failing { reason: Arc::clone(reason) }),
+            None => Ok(()),
+        }
+    }
+
     /// `true` for the first caller.
     pub(crate) fn close(&self) -> bool {
         !self.closed.swap(true, Ordering::AcqRel)
@@ -41,6 +83,9 @@ impl Health {
         }
         if let Some(e) = self.poisoned() {
             return Err(e);
+        }
+        if let Some(reason) = &*self.undispatchable.load() {
+            return Err(StoreError::Failing { reason: reason.as_str().into() });
         }
         match self.disk_full.load(Ordering::Relaxed) {
             0 => Ok(()),

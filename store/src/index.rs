@@ -94,6 +94,13 @@ impl Index {
         self.files.load().last().map_or(0, |f| f.end_timestamp())
     }
 
+    /// Store time (ms) of the newest message of the files that are full, 0 without one. That is what the checkpoint
+    /// may say: after a crash Java deletes files that end later and does not index their older messages again
+    /// (`IndexService.load`).
+    pub(crate) fn full_until(&self) -> i64 {
+        self.files.load().iter().rev().nth(1).map_or(0, |f| f.end_timestamp())
+    }
+
     /// Adds a message under a key. Only the dispatcher's thread calls this.
     pub(crate) fn put(&self, topic: &str, key: &str, physical: u64, timestamp: i64) -> Result<(), StoreError> {
         let hash = hash_of(topic, key);

@@ -25,6 +25,9 @@ pub(crate) struct Manifest {
     pub(crate) index_end: Option<u64>,
     /// Index files.
     pub(crate) index_files: usize,
+    /// Topics that were deleted, and below which log offset their messages belong to no queue any more.
+    #[serde(default)]
+    pub(crate) deleted: BTreeMap<String, u64>,
     /// Topic → queue id → what it held.
     pub(crate) queues: BTreeMap<String, BTreeMap<i32, Held>>,
 }

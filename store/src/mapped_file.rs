@@ -60,9 +60,14 @@ impl Mapping {
     fn create(&self, eager: usize) -> Result<(), StoreError> {
         let file = self.disk.open(&self.path)?;
         self.disk.resize(&file, &self.path, self.len as u64)?;
-        self.disk.allocate(&file, &self.path, 0, eager.max(1) as u64)?;
-        self.allocated.store(eager, Ordering::Relaxed);
+        self.allocate(&file, eager)?;
         self.disk.sync_file(&file, &self.path)
+    }
+
+    fn allocate(&self, file: &std::fs::File, to: usize) -> Result<(), StoreError> {
+        self.disk.allocate(file, &self.path, 0, to.max(1) as u64)?;
+        self.allocated.store(to, Ordering::Relaxed);
+        Ok(())
     }
 
     fn get(&self) -> Result<Arc<MmapRaw>, StoreError> {
@@ -124,7 +129,14 @@ impl MappedFile {
         hot: &Arc<HotFiles>,
     ) -> Result<Self, StoreError> {
         let mut file = Self::open(dir, start, len, allocation, disk, hot);
-        file.restore()?;
+        let eager = if allocation == Allocation::Full { len } else { 0 };
+        if let Err(error) = file.mapping.create(eager) {
+            // Without its blocks it would stand in the way of the next start.
+            if let Err(error) = disk.remove(file.path()) {
+                tracing::error!(%error, "a file that could not be made is left behind");
+            }
+            return Err(error);
+        }
         disk.sync_dir(dir)?;
         file.reopen_at(0);
         Ok(file)
@@ -143,9 +155,20 @@ impl MappedFile {
         Self { start, mapping, allocation, published: AtomicUsize::new(len), has_writer: AtomicBool::new(false) }
     }
 
-    /// Gives the file its full length and, a log file, all its blocks: it may be new, or torn when it was made.
-    pub(crate) fn restore(&mut self) -> Result<(), StoreError> {
-        self.mapping.create(if self.allocation == Allocation::Full { self.len() } else { 0 })
+    /// Gives the file its full length: it may have been torn when it was made.
+    pub(crate) fn restore_len(&mut self) -> Result<(), StoreError> {
+        let file = self.mapping.disk.open(self.path())?;
+        self.mapping.disk.resize(&file, self.path(), self.len() as u64)?;
+        self.mapping.disk.sync_file(&file, self.path())
+    }
+
+    /// Takes all blocks of the file that is going to be written. On a full disk the writer takes them as it goes.
+    pub(crate) fn restore_blocks(&mut self) -> Result<(), StoreError> {
+        let file = self.mapping.disk.open(self.path())?;
+        if let Err(error) = self.mapping.allocate(&file, self.len()) {
+            tracing::error!(%error, "the log file has no blocks yet to be written to");
+        }
+        self.mapping.disk.sync_file(&file, self.path())
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -208,7 +231,9 @@ impl MappedFile {
         self.unmap()?;
         let keep_blocks = self.allocation == Allocation::Full;
         self.mapping.disk.zero(self.path(), at as u64, self.len() as u64, keep_blocks)?;
-        self.mapping.allocated.store(0, Ordering::Relaxed);
+        if !keep_blocks {
+            self.mapping.allocated.store(0, Ordering::Relaxed);
+        }
         self.reopen_at(at);
         Ok(())
     }
@@ -309,9 +334,7 @@ impl MappedWriter {
         if end > self.file.len() {
             return Ok(false);
         }
-        if self.file.allocation == Allocation::OnDemand {
-            self.file.mapping.ensure_allocated(at, end)?;
-        }
+        self.file.mapping.ensure_allocated(at, end)?;
         let map = self.file.mapping.get()?;
         // SAFETY: `at + bytes.len()` is inside the mapping. No reader looks at bytes from `published` on, and this
         // is the only writer (`has_writer`), borrowed mutably. Source and target cannot overlap: `bytes` is either

@@ -10,6 +10,7 @@
 //! are dispatched from the log's first file. Derived files never keep the store from opening. May not: run while
 //! anything else writes.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::allocate::Allocator;
@@ -66,6 +67,8 @@ pub(crate) struct Recovered {
     /// Everything below is on disk; behind it the page cache may hold what the disk does not.
     pub(crate) durable: u64,
     pub(crate) last_dispatched: Option<LastDispatched>,
+    /// See [`Manifest::deleted`].
+    pub(crate) deleted: BTreeMap<String, u64>,
 }
 
 /// See the module.
@@ -120,13 +123,16 @@ pub(crate) fn recover(
             Index::recover(config.index_dir(), shape, tail.end, trusted_index(found, manifest.as_ref()), disk.clone())
         })
         .transpose()?;
+    // Notes of another log say nothing.
+    let deleted = manifest.as_ref().map_or_else(BTreeMap::new, |m| m.deleted.clone());
+    finish_deletions(&queues, &deleted)?;
     let from = dispatch_start(&log, read_from.end, manifest.as_ref(), &queues, index.as_ref(), !damaged.is_empty())?;
     let dispatch =
         Dispatch { queues: &queues, index: index.as_ref(), delay_levels: &config.message_delay_levels, counters };
-    redispatch(&log, dispatch, from, last_stop)?;
+    redispatch(&log, dispatch, from, last_stop, &deleted)?;
     settle_queues(&log, &queues, manifest.as_ref());
     let durable = durable.clamp(log.min_offset(), tail.end);
-    Ok(Recovered { log, queues, index, durable, last_dispatched: tail.last })
+    Ok(Recovered { log, queues, index, durable, last_dispatched: tail.last, deleted })
 }
 
 /// Opens the log's files, all published to their ends. A short file among the last ones was torn when it was created
@@ -151,7 +157,7 @@ fn open_log_files(layout: &Layout) -> Result<(Vec<MappedFile>, Option<u64>), Sto
         expected = Some(start + file_size);
         let mut file = layout.open(*start);
         if torn {
-            file.restore()?;
+            file.restore_len()?;
             cut_at = cut_at.or(Some(start + size));
         }
         files.push(file);
@@ -294,7 +300,7 @@ fn cut_log(files: MappedFileQueue, end: u64, config: &StoreConfig, disk: &Disk) 
         && end < last.end()
     {
         // All its blocks must be there: writing to a mapped hole on a full disk kills.
-        last.restore()?;
+        last.restore_blocks()?;
         // Old bytes behind the end could pass for messages after the next crash.
         last.truncate((end - last.start) as usize)?;
     }
@@ -338,13 +344,11 @@ fn dispatch_start(
     for (topic, queue_id, held) in manifest.held().filter(|(_, _, held)| held.max > 0) {
         let queue = queues.find(topic, queue_id);
         let max = queue.as_ref().map_or(0, |q| q.max_offset());
-        let late = queue.filter(|q| q.first_unit() > held.first);
-        if max == 0 || late.is_some() || (max < held.max && !log_was_cut) {
+        // Expired with the log, most likely: the messages that are still there tell.
+        let late = queue.is_some_and(|q| q.first_unit() > held.first);
+        if max == 0 || late || (max < held.max && !log_was_cut) {
             tracing::warn!(%topic, queue_id, ?held, max, "consume queue entries are missing, all are dispatched again");
             incomplete = true;
-        }
-        if let Some(queue) = late {
-            queue.reset()?;
         }
     }
     if incomplete {
@@ -367,12 +371,20 @@ fn dispatch_start(
 }
 
 /// Dispatches everything from `from`; when that shows that a queue lacks older entries, everything.
-fn redispatch(log: &CommitLog, dispatch: Dispatch<'_>, from: u64, last_stop: LastStop) -> Result<(), StoreError> {
+fn redispatch(
+    log: &CommitLog,
+    dispatch: Dispatch<'_>,
+    from: u64,
+    last_stop: LastStop,
+    deleted: &BTreeMap<String, u64>,
+) -> Result<(), StoreError> {
     let all = log.min_offset();
+    let is_deleted = |m: &MessageView<'_>| deleted.get(m.topic).is_some_and(|end| m.physical_offset < *end);
     let indexed = dispatch.index.and_then(Index::end_physical);
     let mut gaps = false;
     walk(log, from, |m| {
-        match dispatch.enqueue(m, from == all)? {
+        let pushed = if is_deleted(m) { None } else { dispatch.enqueue(m, from == all)? };
+        match pushed {
             Some((Push::Gap(_), _)) => gaps = true,
             Some((Push::Lost, _)) => {
                 dispatch.queues.find_or_create(m.topic, m.queue_id).reset()?;
@@ -391,7 +403,7 @@ fn redispatch(log: &CommitLog, dispatch: Dispatch<'_>, from: u64, last_stop: Las
     })?;
     if gaps {
         tracing::warn!("consume queues have gaps, all messages are dispatched again");
-        walk(log, all, |m| dispatch.enqueue(m, true).map(|_| ()))?;
+        walk(log, all, |m| if is_deleted(m) { Ok(()) } else { dispatch.enqueue(m, true).map(|_| ()) })?;
     }
     Ok(())
 }
@@ -406,6 +418,20 @@ fn walk(
     while let Some(record) = reader.next_record() {
         if let Record::Message(view) = record {
             visit(&view)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes away queues of deleted topics whose files a crash has left.
+fn finish_deletions(queues: &ConsumeQueues, deleted: &BTreeMap<String, u64>) -> Result<(), StoreError> {
+    for (topic, end) in deleted {
+        let of_topic = queues.all().into_iter().filter(|q| *q.topic == **topic).collect::<Vec<_>>();
+        if !of_topic.is_empty() && of_topic.iter().all(|q| q.max_physical() <= *end) {
+            for queue in queues.remove(topic) {
+                queue.destroy()?;
+            }
+            queues.remove_dir(topic)?;
         }
     }
     Ok(())

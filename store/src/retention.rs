@@ -38,6 +38,12 @@ pub(crate) fn clean_loop(core: &Core, signal: &Signal) {
     }
 }
 
+/// Whether the partition that holds `path` has room for a log file of `size` bytes.
+fn has_room(path: &Path, size: u64) -> Result<bool, StoreError> {
+    let stat = rustix::fs::statvfs(path).map_err(|e| StoreError::io("statvfs", path, e))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize) >= size)
+}
+
 /// One round; returns how many log files went.
 pub(crate) fn clean_round(core: &Core, signal: Option<&Signal>) -> Result<usize, StoreError> {
     let config = &core.config;
@@ -45,6 +51,9 @@ pub(crate) fn clean_round(core: &Core, signal: Option<&Signal>) -> Result<usize,
     let percent = (ratio * 100.0).ceil() as u8;
     let full = percent > config.disk_space_warning_level_ratio;
     core.health.set_disk_full(if full { percent } else { 0 });
+    if core.health.is_failing() && has_room(&config.commit_log_dir(), config.mapped_file_size_commit_log)? {
+        core.health.recovered();
+    }
     let forced = config.clean_file_forcibly_enable && percent > config.disk_space_clean_forcibly_ratio;
     let hour = u8::try_from(jiff::Zoned::now().hour()).unwrap_or(0);
     let due = config.delete_when.contains(&hour) || percent > config.disk_max_used_space_ratio;
@@ -88,6 +97,10 @@ fn delete_log_files(core: &Core, forced: bool, signal: Option<&Signal>) -> Resul
             && let Some(signal) = signal
         {
             signal.pause(core.config.delete_commit_log_files_interval);
+        }
+        // First the queues' minima: nobody is to be sent to messages that are gone.
+        for queue in core.queues.all() {
+            queue.correct_min(first.end());
         }
         core.log.files.remove_oldest(1)?;
         deleted += 1;

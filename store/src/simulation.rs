@@ -16,6 +16,7 @@ use crate::config::{FlushDiskType, StoreConfig};
 use crate::disk::{Disk, Faults};
 use crate::dispatcher;
 use crate::log_reader::{LogReader, Record};
+use crate::manifest::Manifest;
 use crate::message::{NewMessage, decode_message, sys_flag};
 use crate::retention;
 use crate::simulated_disk::SimulatedDisk;
@@ -61,6 +62,8 @@ struct Simulation {
     expired: u64,
     /// Topics that were deleted, and up to which log offset their messages are of no queue any more.
     deleted: HashMap<&'static str, u64>,
+    /// Those of which that is on disk.
+    gone: HashMap<&'static str, u64>,
 }
 
 impl Simulation {
@@ -92,6 +95,7 @@ impl Simulation {
             next_key: 0,
             expired: 0,
             deleted: HashMap::new(),
+            gone: HashMap::new(),
         }
     }
 
@@ -273,7 +277,12 @@ impl Simulation {
             if self.store().dispatched_offset() == self.store().max_physical_offset() {
                 let deleted = self.store().delete_topic(topic);
                 self.tell(|| format!("{topic} deleted: {deleted:?}"));
-                self.deleted.insert(topic, self.store().max_physical_offset());
+                let end = self.store().max_physical_offset();
+                self.deleted.insert(topic, end);
+                let noted = Manifest::load(&self.config.store_path_root_dir, &Disk::default());
+                if deleted.is_ok() && noted.is_some_and(|noted| noted.deleted.get(topic) == Some(&end)) {
+                    self.gone.insert(topic, end);
+                }
                 self.seen.retain(|place, _| place.0 != topic);
             }
         }
@@ -371,6 +380,8 @@ impl Simulation {
             let entries = store.queue_entries(topic, queue_id, 0, usize::MAX);
             let tags_code = i64::from(crate::properties::java_string_hash("t"));
             assert!(entries.iter().all(|e| e.tags_code == tags_code), "seed {seed}: {entries:?}");
+            let gone = self.gone.get(topic).copied().unwrap_or(0);
+            assert!(entries.iter().all(|e| e.offset >= gone), "seed {seed}: {topic} is back: {entries:?}");
             let found: Vec<(i64, u64)> = entries.iter().map(|e| (e.queue_offset, e.offset)).collect();
             // A deleted topic keeps its messages in the log, and they may come back when a damaged queue makes the
             // whole log be dispatched again; what came after it started over.

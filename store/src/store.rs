@@ -100,6 +100,7 @@ impl MessageStore {
             log: recovered.log,
             queues: recovered.queues,
             index: recovered.index,
+            deleted: Mutex::new(recovered.deleted),
             checkpoint,
             listener: ListenerSlot::empty(),
             appended: watch::Sender::new(end),
@@ -120,7 +121,11 @@ impl MessageStore {
             config,
         });
         if last_stop == LastStop::Crash {
-            core.checkpoint_all()?;
+            // What recovery found may be in the page cache only.
+            core.flush_log(0)?;
+            if let Err(error) = core.checkpoint_all() {
+                tracing::error!(%error, "the checkpoint could not be written, the next start recovers again");
+            }
         }
         Ok(Self { core, workers: Mutex::default() })
     }
@@ -170,8 +175,16 @@ impl MessageStore {
             result
         });
         match &result {
-            Ok(a) => self.core.counters.put(a.count.into(), a.end - a.offset, started.elapsed()),
-            Err(_) => self.core.counters.put_failed(),
+            Ok(a) => {
+                self.core.health.recovered();
+                self.core.counters.put(a.count.into(), a.end - a.offset, started.elapsed());
+            }
+            Err(error) => {
+                if matches!(error, StoreError::Io { .. }) {
+                    self.core.health.set_failing(error);
+                }
+                self.core.counters.put_failed();
+            }
         }
         result
     }
@@ -338,9 +351,9 @@ impl MessageStore {
         self.core.appended.subscribe()
     }
 
-    /// Whether messages are accepted, and why not.
+    /// Whether messages are stored, and why not: the store refuses them, or the disk refused the last one.
     pub fn writable(&self) -> Result<(), StoreError> {
-        self.core.health.writable()
+        self.core.health.appendable()
     }
 
     /// Whether a flush or the log itself failed: nothing is accepted until the store is opened again.
@@ -358,15 +371,18 @@ impl MessageStore {
     /// at once and its offsets start over.
     pub fn delete_topic(&self, topic: &str) -> Result<(), StoreError> {
         let core = &*self.core;
-        let queues = core.log.with_appends_stopped(|| {
+        // Under the lock to the end: a queue of the same name that is made meanwhile has the same files.
+        let existed = core.log.with_appends_stopped(|| {
             // What is not dispatched yet would bring the queues back.
             self.wait_dispatched()?;
-            Ok::<_, StoreError>(core.queues.remove(topic))
+            let queues = core.queues.remove(topic);
+            core.deleted.lock().insert(topic.to_owned(), core.log.end());
+            for queue in &queues {
+                queue.destroy()?;
+            }
+            Ok::<_, StoreError>(!queues.is_empty())
         })?;
-        for queue in &queues {
-            queue.destroy()?;
-        }
-        if !queues.is_empty() {
+        if existed {
             core.queues.remove_dir(topic)?;
             core.checkpoint_all()?;
         }

@@ -18,6 +18,7 @@ use crate::{
     java::Version,
     ports,
     process::{Process, scratch_dir, wait_until},
+    small_disk::{self, SmallDisk},
     wire::Wire,
 };
 
@@ -136,6 +137,7 @@ pub struct BrokerBuilder {
     name: String,
     keys: BTreeMap<String, String>,
     dir: Option<TempDir>,
+    namespace: Option<u32>,
 }
 
 impl BrokerBuilder {
@@ -160,6 +162,13 @@ impl BrokerBuilder {
         self
     }
 
+    /// Runs it in the mount namespace of that disk.
+    #[must_use]
+    pub fn on_disk(mut self, disk: &SmallDisk) -> Self {
+        self.namespace = Some(disk.namespace());
+        self
+    }
+
     /// Starts it and waits until it listens (and not until it is registered).
     pub fn start(self) -> Result<Broker> {
         let dir = self.dir.map_or_else(scratch_dir, Ok)?;
@@ -176,7 +185,16 @@ impl BrokerBuilder {
         ] {
             keys.insert(key.to_owned(), value);
         }
-        let mut broker = Broker { kind: self.kind, name: self.name, keys, port, dir, process: None, starts: 0 };
+        let mut broker = Broker {
+            kind: self.kind,
+            name: self.name,
+            keys,
+            port,
+            dir,
+            namespace: self.namespace,
+            process: None,
+            starts: 0,
+        };
         broker.start()?;
         Ok(broker)
     }
@@ -190,6 +208,8 @@ pub struct Broker {
     keys: BTreeMap<String, String>,
     port: u16,
     dir: TempDir,
+    /// A process in whose mount namespace it runs.
+    namespace: Option<u32>,
     process: Option<Process>,
     starts: u32,
 }
@@ -216,7 +236,7 @@ impl Broker {
             ("osPageCacheBusyTimeOutMills", "10000"),
         ];
         let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        BrokerBuilder { kind, name: name.to_owned(), keys, dir: None }.id(0)
+        BrokerBuilder { kind, name: name.to_owned(), keys, dir: None, namespace: None }.id(0)
     }
 
     /// Starts it on its data after a kill or a stop.
@@ -232,10 +252,18 @@ impl Broker {
         std::fs::write(&conf, text)?;
         let mut command = self.kind.command("mqbroker", "org.apache.rocketmq.broker.BrokerStartup", home, 512)?;
         command.arg("-c").arg(&conf);
+        if let Some(namespace) = self.namespace {
+            command = small_disk::entered(namespace, &command);
+        }
         let log = home.join(format!("log.{}", self.starts));
         let process =
             self.process.insert(Process::spawn(&format!("{} broker {}", self.kind, self.name), command, &log)?);
         process.wait_for_port(loopback(self.port), START)
+    }
+
+    /// Sets a key of broker.conf from the next start on.
+    pub fn set(&mut self, key: &str, value: impl std::fmt::Display) {
+        self.keys.insert(key.to_owned(), value.to_string());
     }
 
     /// SIGKILL.
@@ -266,14 +294,20 @@ impl Broker {
         loopback(self.port)
     }
 
+    /// Whose it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// brokerName.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its store.
+    /// Its store, as it is seen from here.
     pub fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
+        let store = self.dir.path().join("store");
+        self.namespace.map_or(store.clone(), |namespace| small_disk::outside(namespace, &store))
     }
 
     /// The process behind it.

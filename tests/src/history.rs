@@ -145,15 +145,15 @@ fn position_of(received: &Received) -> Position {
     (received.broker.clone(), received.queue_id, received.queue_offset)
 }
 
-#[derive(Default)]
-struct Faults(BTreeMap<&'static str, Vec<String>>);
+#[derive(Debug, Default)]
+pub(crate) struct Faults(BTreeMap<&'static str, Vec<String>>);
 
 impl Faults {
-    fn add(&mut self, sort: &'static str, what: String) {
+    pub(crate) fn add(&mut self, sort: &'static str, what: String) {
         self.0.entry(sort).or_default().push(what);
     }
 
-    fn into_result(self) -> Result<()> {
+    pub(crate) fn into_result(self) -> Result<()> {
         if self.0.is_empty() {
             return Ok(());
         }

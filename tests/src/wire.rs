@@ -20,7 +20,8 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// A blocking connection with one request outstanding at a time.
+/// A blocking connection. [`call`](Self::call) has one request outstanding; [`send`](Self::send) and
+/// [`receive`](Self::receive) leave that to the caller.
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
@@ -37,10 +38,34 @@ impl Wire {
         Ok(Self { stream, opaque: 0 })
     }
 
+    /// A second handle of the same connection, to receive on while the first one sends.
+    pub fn second_handle(&self) -> Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()?, opaque: self.opaque })
+    }
+
+    /// Closes the connection, for all of its handles.
+    pub fn close(&self) {
+        // The peer may have closed it already.
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
     /// Sends one request and waits for its response.
     pub fn call(&mut self, code: i32, ext: &[(&str, &str)], body: &[u8]) -> Result<Response> {
+        let asked = self.send(code, ext, body)?;
+        let (opaque, response) = self.receive()?;
+        ensure!(opaque == asked, "an answer to {opaque} instead of {asked}");
+        Ok(response)
+    }
+
+    /// Sends one request; returns the number that its response will carry.
+    pub fn send(&mut self, code: i32, ext: &[(&str, &str)], body: &[u8]) -> Result<i32> {
         self.opaque += 1;
         self.stream.write_all(&frame(code, self.opaque, ext, body))?;
+        Ok(self.opaque)
+    }
+
+    /// Waits for the next response: the number of its request, and what it says.
+    pub fn receive(&mut self) -> Result<(i32, Response)> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let total = u32::from_be_bytes(length) as usize;
@@ -54,16 +79,17 @@ impl Wire {
             raw[0]
         );
         let header: Value = serde_json::from_slice(&raw[4..4 + header_length])?;
-        ensure!(header["opaque"] == self.opaque, "an answer to {} instead of {}", header["opaque"], self.opaque);
+        let opaque = header["opaque"].as_i64().and_then(|opaque| i32::try_from(opaque).ok()).context("no opaque")?;
         let ext = header["extFields"].as_object().into_iter().flatten();
-        Ok(Response {
+        let response = Response {
             code: header["code"].as_i64().context("no code")?,
             remark: header["remark"].as_str().map(str::to_owned),
             ext: ext
                 .map(|(name, value)| (name.clone(), value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
                 .collect(),
-            body: raw[4 + header_length..].to_vec(),
-        })
+            body: raw.split_off(4 + header_length),
+        };
+        Ok((opaque, response))
     }
 }
 

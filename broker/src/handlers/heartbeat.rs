@@ -6,7 +6,6 @@ use rocketmq_remoting::bodies::{ConsumerData, Heartbeat, PERM_READ, PERM_WRITE, 
 use rocketmq_remoting::header::broker::UnregisterClientRequest;
 use rocketmq_remoting::{Command, Header, Peer, ResponseCode, fastjson};
 
-use super::failed;
 use crate::broker::Broker;
 use crate::client_channel::ClientChannel;
 use crate::clock;
@@ -29,7 +28,7 @@ pub(crate) fn heartbeat(broker: &Broker, peer: &Arc<Peer>, request: &Command) ->
     let now = clock::now_millis();
     let channel = || ClientChannel::new(peer, &heartbeat.client_id, request, now);
     for data in heartbeat.consumer_data_set {
-        prepare_group(broker, &data)?;
+        prepare_group(broker, &data);
         let group = data.group_name.clone();
         if broker.consumers.register(data, channel(), now) {
             notify(broker, &group);
@@ -81,19 +80,21 @@ pub(super) fn check_group(group: &str) -> Result<(), Refusal> {
 }
 
 /// Makes the group and its retry topic where they are not there and may be made.
-fn prepare_group(broker: &Broker, data: &ConsumerData) -> Result<(), Refusal> {
+fn prepare_group(broker: &Broker, data: &ConsumerData) {
     if broker.config().broker_role == BrokerRole::Slave {
         // Both come from the master; made here, they would be gone with the next copy.
-        return Ok(());
+        return;
     }
-    let Some(group) = broker.groups.get_or_create(&data.group_name).map_err(failed)? else { return Ok(()) };
+    let Some(group) = broker.groups.get_or_create(&data.group_name) else { return };
     let retry = topics::retry_topic(&data.group_name);
     if topics::check_name(&retry).is_ok() && group.retry_queue_nums > 0 {
         let sys_flag = if data.unit_mode { FLAG_UNIT_SUB } else { 0 };
         let config = TopicConfig::new(retry, group.retry_queue_nums, PERM_READ | PERM_WRITE);
-        broker.topics.get_or_create(TopicConfig { topic_sys_flag: sys_flag, ..config }).map_err(failed)?;
+        // It is made again when it is needed: a full disk keeps nobody from consuming.
+        if let Err(error) = broker.topics.get_or_create(TopicConfig { topic_sys_flag: sys_flag, ..config }) {
+            tracing::error!("the retry topic of {} could not be made: {error:#}", data.group_name);
+        }
     }
-    Ok(())
 }
 
 /// Tells the members of a group to rebalance, where broker and group allow it.
