@@ -14,8 +14,9 @@ use crate::mapped_file::MappedFile;
 use crate::mapped_file_queue::MappedFileQueue;
 use crate::worker::Signal;
 
-/// Pages this far ahead of the writer are present.
-const TOUCH_WINDOW: u64 = 8 << 20;
+/// Pages at least this far ahead of the writer are made present; twice as far each time that it gets ahead of them.
+const TOUCH_WINDOW: u64 = 4 << 20;
+const TOUCH_WINDOW_MAX: u64 = 64 << 20;
 /// One step of touching: short enough that the thread notices newer orders.
 const TOUCH_STEP: u64 = 1 << 20;
 
@@ -29,6 +30,9 @@ pub(crate) struct Allocator {
     /// The writer's file, for touching.
     current: Mutex<Option<Arc<MappedFile>>>,
     touch_to: AtomicU64,
+    /// Pages below are present.
+    touched: AtomicU64,
+    window: AtomicU64,
 }
 
 const NONE: u64 = u64::MAX;
@@ -41,6 +45,8 @@ impl Allocator {
             ready: Mutex::new(None),
             current: Mutex::new(None),
             touch_to: AtomicU64::new(0),
+            touched: AtomicU64::new(0),
+            window: AtomicU64::new(TOUCH_WINDOW),
         }
     }
 
@@ -62,21 +68,25 @@ impl Allocator {
 
     /// Tells which file is written and up to where; returns whether the helper has something to do.
     pub(crate) fn written(&self, file: &Arc<MappedFile>, pos: u64) -> bool {
-        let touched = self.touch_to.load(Ordering::Relaxed);
-        if touched >= pos + TOUCH_WINDOW / 2 || touched >= file.end() {
+        let ordered = self.touch_to.load(Ordering::Relaxed);
+        let mut window = self.window.load(Ordering::Relaxed);
+        if ordered >= pos + window / 2 || ordered >= file.end() {
             return false;
         }
+        if (file.start..pos).contains(&self.touched.load(Ordering::Relaxed)) {
+            window = (window * 2).min(TOUCH_WINDOW_MAX);
+            self.window.store(window, Ordering::Relaxed);
+        }
         *self.current.lock() = Some(Arc::clone(file));
-        self.touch_to.store((pos + TOUCH_WINDOW).min(file.end()), Ordering::Release);
+        self.touch_to.store((pos + window).min(file.end()), Ordering::Release);
         true
     }
 
     /// The helper thread's work, until it is stopped.
     pub(crate) fn run(&self, files: &MappedFileQueue, signal: &Signal) {
-        let mut touched = 0;
         while !signal.stopped() {
             let made = self.make_wanted(files);
-            let more = self.touch(&mut touched);
+            let more = self.touch();
             if !made && !more {
                 signal.wait(Duration::from_secs(1));
             }
@@ -105,19 +115,20 @@ impl Allocator {
         }
     }
 
-    fn touch(&self, touched: &mut u64) -> bool {
-        let target = self.touch_to.load(Ordering::Acquire);
-        if *touched >= target {
+    fn touch(&self) -> bool {
+        let (touched, target) = (self.touched.load(Ordering::Relaxed), self.touch_to.load(Ordering::Acquire));
+        if touched >= target {
             return false;
         }
         let Some(file) = self.current.lock().clone() else { return false };
-        let from = (*touched).max(file.start + file.published() as u64);
+        let from = touched.max(file.start + file.published() as u64);
         let to = (from + TOUCH_STEP).min(target);
         if from < to {
             file.populate((from - file.start) as usize, (to - file.start) as usize);
         }
-        *touched = to.max(from).min(target);
-        *touched < target
+        let touched = to.max(from).min(target);
+        self.touched.store(touched, Ordering::Relaxed);
+        touched < target
     }
 }
 
@@ -155,14 +166,17 @@ mod tests {
         let files = files(dir.path(), size);
         let file = Arc::new(files.create(0).unwrap());
         let allocator = Allocator::new(false);
-        let mut touched = 0;
         assert!(allocator.written(&file, 0));
         assert!(!allocator.written(&file, 1000), "inside the window");
-        while allocator.touch(&mut touched) {}
-        assert_eq!(touched, TOUCH_WINDOW);
-        assert!(allocator.written(&file, 16 << 20));
-        while allocator.touch(&mut touched) {}
-        assert_eq!(touched, size);
+        while allocator.touch() {}
+        let touched = || allocator.touched.load(Ordering::Relaxed);
+        assert_eq!(touched(), TOUCH_WINDOW);
+        assert!(allocator.written(&file, 8 << 20), "the writer was faster");
+        while allocator.touch() {}
+        assert_eq!(touched(), (8 << 20) + 2 * TOUCH_WINDOW, "the window has grown");
+        assert!(allocator.written(&file, 14 << 20));
+        while allocator.touch() {}
+        assert_eq!(touched(), size);
         assert!(!allocator.written(&file, size));
     }
 }

@@ -18,7 +18,8 @@ use crate::mapped_file_queue::Layout;
 use crate::recovery::LastStop;
 
 type Queues = Vec<Arc<ConsumeQueue>>;
-type Topics = HashMap<Arc<str>, Arc<ArcSwap<Queues>>>;
+/// Looked up for each message, by names that the broker has checked: the hash is a fast one.
+type Topics = HashMap<Arc<str>, Arc<ArcSwap<Queues>>, foldhash::fast::RandomState>;
 
 /// See the module.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl ConsumeQueues {
     ) -> Result<(Self, Vec<Arc<ConsumeQueue>>), StoreError> {
         let (table, mut damaged) = (Self::new(layout), Vec::new());
         let Layout { dir, disk, .. } = &table.layout;
-        let mut topics = Topics::new();
+        let mut topics = Topics::default();
         for topic in directories(dir, disk)? {
             let mut queues = Queues::new();
             for id in directories(&dir.join(&topic), disk)? {

@@ -58,7 +58,12 @@ pub(crate) struct Dispatch<'a> {
 impl Dispatch<'_> {
     /// Enters a message into its queue; see [`crate::consume_queue::ConsumeQueue::push`] for `fill`. Returns what
     /// became of it and its tags code; `None` for messages that enter no queue.
-    pub(crate) fn enqueue(&self, m: &MessageView<'_>, fill: bool) -> Result<Option<(Push, i64)>, StoreError> {
+    pub(crate) fn enqueue(
+        &self,
+        m: &MessageView<'_>,
+        found: &DispatchProperties<'_>,
+        fill: bool,
+    ) -> Result<Option<(Push, i64)>, StoreError> {
         if !sys_flag::enters_queue(m.sys_flag) {
             return Ok(None);
         }
@@ -66,7 +71,6 @@ impl Dispatch<'_> {
             self.conflict(m);
             return Ok(Some((Push::Conflict, 0)));
         }
-        let found = DispatchProperties::scan(m.properties);
         let tags_code = found.tags_code(m.topic, m.store_timestamp, self.delay_levels);
         let queue = self.queues.find_or_create(m.topic, m.queue_id);
         let push = queue.push(m.queue_offset, m.physical_offset, m.total_size, tags_code, fill)?;
@@ -92,12 +96,11 @@ impl Dispatch<'_> {
     }
 
     /// Enters a message into the index: under its unique key and each word of its keys.
-    pub(crate) fn index(&self, m: &MessageView<'_>) -> Result<(), StoreError> {
+    pub(crate) fn index(&self, m: &MessageView<'_>, found: &DispatchProperties<'_>) -> Result<(), StoreError> {
         let Some(index) = self.index else { return Ok(()) };
         if !sys_flag::is_indexed(m.sys_flag) {
             return Ok(());
         }
-        let found = DispatchProperties::scan(m.properties);
         let words = found.keys.into_iter().flat_map(|k| k.split(' ')).filter(|w| !w.is_empty());
         for key in found.uniq_key.into_iter().chain(words) {
             index.put(m.topic, key, m.physical_offset, m.store_timestamp)?;
@@ -178,7 +181,8 @@ pub(crate) fn advance(core: &Core, signal: &Signal) -> Result<bool, Fault> {
 
 fn dispatch_one(core: &Core, m: &MessageView<'_>) -> Result<(), StoreError> {
     let dispatch = core.dispatch();
-    let pushed = dispatch.enqueue(m, true)?;
+    let found = DispatchProperties::scan(m.properties);
+    let pushed = dispatch.enqueue(m, &found, true)?;
     if let Some((Push::Written, tags_code)) = pushed
         && let Some(listener) = core.listener.load().as_ref()
     {
@@ -194,7 +198,7 @@ fn dispatch_one(core: &Core, m: &MessageView<'_>) -> Result<(), StoreError> {
             properties: m.properties,
         });
     }
-    dispatch.index(m)?;
+    dispatch.index(m, &found)?;
     core.log.saw_store_timestamp(m.store_timestamp);
     *core.last_dispatched.lock() = Some(LastDispatched {
         offset: m.physical_offset,

@@ -205,7 +205,7 @@ impl MappedFile {
     /// The one writer, or `None` while there is one.
     pub(crate) fn writer(self: &Arc<Self>) -> Option<MappedWriter> {
         let taken = self.has_writer.swap(true, Ordering::AcqRel);
-        (!taken).then(|| MappedWriter { file: Arc::clone(self) })
+        (!taken).then(|| MappedWriter { file: Arc::clone(self), map: None })
     }
 
     /// Makes sure that nobody reads the file: with the last mapping gone no slice is left that could see a change.
@@ -317,6 +317,8 @@ impl AsRef<[u8]> for Slice {
 #[derive(Debug)]
 pub(crate) struct MappedWriter {
     file: Arc<MappedFile>,
+    /// The log's writer keeps its mapping; queues are many, and most of them rest.
+    map: Option<Arc<MmapRaw>>,
 }
 
 impl MappedWriter {
@@ -335,7 +337,14 @@ impl MappedWriter {
             return Ok(false);
         }
         self.file.mapping.ensure_allocated(at, end)?;
-        let map = self.file.mapping.get()?;
+        let mapped;
+        let map = match &self.map {
+            Some(map) => map,
+            None => {
+                mapped = self.file.mapping.get()?;
+                if self.file.allocation == Allocation::Full { self.map.insert(mapped) } else { &mapped }
+            }
+        };
         // SAFETY: `at + bytes.len()` is inside the mapping. No reader looks at bytes from `published` on, and this
         // is the only writer (`has_writer`), borrowed mutably. Source and target cannot overlap: `bytes` is either
         // private memory or a slice of published bytes.

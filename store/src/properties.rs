@@ -26,17 +26,31 @@ pub const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
 /// pairs without name or value are passed over, and a later pair of the same name counts; pairs that are no
 /// UTF-8 are passed over too.
 pub fn properties<T: AsRef<[u8]> + ?Sized>(text: &T) -> Properties<'_> {
-    Properties { rest: text.as_ref() }
+    Properties { pairs: Pairs { rest: text.as_ref() } }
 }
 
 /// See [`properties`].
 #[derive(Debug, Clone)]
 pub struct Properties<'a> {
-    rest: &'a [u8],
+    pairs: Pairs<'a>,
 }
 
 impl<'a> Iterator for Properties<'a> {
     type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.pairs.find_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?)))
+    }
+}
+
+/// The pairs as bytes.
+#[derive(Debug, Clone)]
+struct Pairs<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.rest.is_empty() {
@@ -45,10 +59,7 @@ impl<'a> Iterator for Properties<'a> {
             self.rest = self.rest.get(end + 1..).unwrap_or_default();
             let Some(at) = position(pair, NAME_VALUE_SEPARATOR) else { continue };
             let (name, value) = (&pair[..at], &pair[at + 1..]);
-            if name.is_empty() || value.is_empty() {
-                continue;
-            }
-            if let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) {
+            if !name.is_empty() && !value.is_empty() {
                 return Some((name, value));
             }
         }
@@ -57,7 +68,7 @@ impl<'a> Iterator for Properties<'a> {
 }
 
 fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
-    bytes.iter().position(|b| *b == wanted)
+    memchr::memchr(wanted, bytes)
 }
 
 /// The value of one property; the last one when a name comes twice.
@@ -98,14 +109,16 @@ pub(crate) struct DispatchProperties<'a> {
 impl<'a> DispatchProperties<'a> {
     pub(crate) fn scan(text: &'a [u8]) -> Self {
         let mut found = Self::default();
-        for (name, value) in properties(text) {
-            match name {
-                KEYS => found.keys = Some(value),
-                UNIQ_KEY => found.uniq_key = Some(value),
-                TAGS => found.tags = Some(value),
-                DELAY => found.delay = Some(value),
-                _ => {}
-            }
+        for (name, value) in (Pairs { rest: text }) {
+            let field = match name {
+                b"KEYS" => &mut found.keys,
+                b"UNIQ_KEY" => &mut found.uniq_key,
+                b"TAGS" => &mut found.tags,
+                b"DELAY" => &mut found.delay,
+                _ => continue,
+            };
+            // As everywhere, what is no UTF-8 is passed over.
+            *field = std::str::from_utf8(value).ok().or(*field);
         }
         found
     }

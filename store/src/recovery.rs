@@ -31,6 +31,7 @@ use crate::manifest::Manifest;
 use crate::mapped_file::{Allocation, MappedFile};
 use crate::mapped_file_queue::{Layout, MappedFileQueue};
 use crate::message::{self, MessageView};
+use crate::properties::DispatchProperties;
 use crate::stats::Counters;
 
 /// Files at the end that a clean start without manifest reads again.
@@ -383,27 +384,34 @@ fn redispatch(
     let indexed = dispatch.index.and_then(Index::end_physical);
     let mut gaps = false;
     walk(log, from, |m| {
-        let pushed = if is_deleted(m) { None } else { dispatch.enqueue(m, from == all)? };
+        let found = DispatchProperties::scan(m.properties);
+        let pushed = if is_deleted(m) { None } else { dispatch.enqueue(m, &found, from == all)? };
         match pushed {
             Some((Push::Gap(_), _)) => gaps = true,
             Some((Push::Lost, _)) => {
                 dispatch.queues.find_or_create(m.topic, m.queue_id).reset()?;
                 gaps = true;
                 // From here on it is filled like a queue that is new.
-                dispatch.enqueue(m, from == all)?;
+                dispatch.enqueue(m, &found, from == all)?;
             }
             _ => {}
         }
         // A crash may have come between two keys of the newest indexed message; twice does no harm there.
         let again = |indexed| m.physical_offset == indexed && last_stop == LastStop::Crash;
         if indexed.is_none_or(|indexed| m.physical_offset > indexed || again(indexed)) {
-            dispatch.index(m)?;
+            dispatch.index(m, &found)?;
         }
         Ok(())
     })?;
     if gaps {
         tracing::warn!("consume queues have gaps, all messages are dispatched again");
-        walk(log, all, |m| if is_deleted(m) { Ok(()) } else { dispatch.enqueue(m, true).map(|_| ()) })?;
+        walk(log, all, |m| {
+            if is_deleted(m) {
+                Ok(())
+            } else {
+                dispatch.enqueue(m, &DispatchProperties::scan(m.properties), true).map(|_| ())
+            }
+        })?;
     }
     Ok(())
 }

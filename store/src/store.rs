@@ -165,7 +165,7 @@ impl MessageStore {
     }
 
     fn append_all(&self, messages: &[NewMessage<'_>]) -> Result<Appended, StoreError> {
-        let started = Instant::now();
+        let started = coarse_now();
         let result = ENCODED.with_borrow_mut(|buffer| {
             buffer.clear();
             let result = self.encode_and_append(messages, buffer);
@@ -177,7 +177,7 @@ impl MessageStore {
         match &result {
             Ok(a) => {
                 self.core.health.recovered();
-                self.core.counters.put(a.count.into(), a.end - a.offset, started.elapsed());
+                self.core.counters.put(a.count.into(), a.end - a.offset, coarse_now().saturating_sub(started));
             }
             Err(error) => {
                 if matches!(error, StoreError::Io { .. }) {
@@ -238,6 +238,13 @@ impl MessageStore {
             // The dispatcher follows the flusher.
             FlushDiskType::SyncFlush => self.core.flusher.wake(),
         }
+        // Who begins to follow the log asks for its end then; without followers nobody need be told.
+        if self.core.appended.receiver_count() > 0 {
+            self.tell_followers(end);
+        }
+    }
+
+    fn tell_followers(&self, end: u64) {
         // Appends announce outside their lock, so an older end may come later.
         self.core.appended.send_if_modified(|now| {
             let newer = end > *now;
@@ -348,7 +355,9 @@ impl MessageStore {
 
     /// The log's end, each time it moves.
     pub fn appended(&self) -> watch::Receiver<u64> {
-        self.core.appended.subscribe()
+        let followed = self.core.appended.subscribe();
+        self.tell_followers(self.max_physical_offset());
+        followed
     }
 
     /// Whether messages are stored, and why not: the store refuses them, or the disk refused the last one.
@@ -482,6 +491,13 @@ fn start_workers(core: &Arc<Core>) -> Result<Vec<Worker>, StoreError> {
 fn spawn(core: &Arc<Core>, name: &'static str, work: fn(&Core, &crate::worker::Signal)) -> Result<Worker, StoreError> {
     let core = Arc::clone(core);
     Worker::spawn(name, move |signal| work(&core, &signal))
+}
+
+/// A clock of some milliseconds' step that costs a quarter of the exact one: the latencies that are counted start at
+/// one millisecond.
+fn coarse_now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
 /// Bytes behind the log's end that RAM is taken to hold.
