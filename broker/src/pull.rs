@@ -7,7 +7,7 @@ use bytestring::ByteString;
 use rocketmq_remoting::bodies::{MessageModel, PERM_READ};
 use rocketmq_remoting::header::message::{PullMessageRequest, PullMessageResponse, pull_flag};
 use rocketmq_remoting::{Answer, Body, Command, Header, Peer, ResponseCode};
-use rocketmq_store::GetStatus;
+use rocketmq_store::{GetResult, GetStatus};
 
 use crate::broker::Broker;
 use crate::config::{BrokerConfig, BrokerRole};
@@ -36,6 +36,9 @@ pub(crate) fn pull(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) ->
     if commits && header.commit_offset >= 0 && broker.config().broker_role != BrokerRole::Slave {
         broker.offsets.commit(&pull.group, &pull.topic, pull.queue_id, header.commit_offset);
     }
+    if broker.store.reads_disk(&pull.topic, pull.queue_id, pull.offset, pull.max_bytes) {
+        return Ok(Answer::later(read_cold(Arc::clone(broker), pull.detached())));
+    }
     let answer = pull.run(broker);
     let waits = answer.response_code() == ResponseCode::PULL_NOT_FOUND && header.sys_flag & pull_flag::SUSPEND != 0;
     if !waits {
@@ -48,6 +51,19 @@ pub(crate) fn pull(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) ->
         config.short_polling_time
     };
     Ok(Answer::later(hold(Arc::clone(broker), pull.detached(), patience)))
+}
+
+/// Runs a pull that waits for the disk where that stops nobody else.
+async fn read_cold(broker: Arc<Broker>, pull: Pull) -> Command {
+    let read = tokio::task::spawn_blocking(move || {
+        let found = pull.read(&broker);
+        found.touch();
+        pull.answer(&broker, found)
+    });
+    read.await.unwrap_or_else(|panic| {
+        tracing::error!("a pull failed: {panic}");
+        Refusal::new(ResponseCode::SYSTEM_ERROR, "the pull failed, see the broker's log").into_response()
+    })
 }
 
 /// Waits for a message or for `patience` to end, then runs the pull again, which answers for good.
@@ -150,16 +166,24 @@ impl Pull {
     }
 
     fn run(&self, broker: &Broker) -> Command {
+        self.answer(broker, self.read(broker))
+    }
+
+    fn read(&self, broker: &Broker) -> GetResult {
         let config = broker.config();
-        let is_slave = config.broker_role == BrokerRole::Slave;
-        let found = broker.store.get_messages(
+        broker.store.get_messages(
             &self.topic,
             self.queue_id,
             self.offset,
             self.max_messages.min(config.max_transfer_count_on_message_in_memory),
             self.max_bytes.min(config.max_transfer_bytes_on_message_in_memory),
             &mut |entry| self.filter.matches(entry.tags_code),
-        );
+        )
+    }
+
+    fn answer(&self, broker: &Broker, found: GetResult) -> Command {
+        let config = broker.config();
+        let is_slave = config.broker_role == BrokerRole::Slave;
         let mut next_begin_offset = found.next_begin_offset;
         let corrects = !is_slave || config.offset_check_in_slave;
         let (code, remark) = match found.status {

@@ -303,6 +303,16 @@ impl ConsumeQueue {
         Some(visit(Units { bytes: &file.slice(from, to)?, next: offset }))
     }
 
+    /// Whether the units from `offset` on that one pull looks at are in memory.
+    pub(crate) fn is_resident(&self, offset: i64, bytes: usize) -> bool {
+        let at = offset.max(0) as u64 * UNIT;
+        let units = self.files.find(at).and_then(|file| {
+            let from = (at - file.start) as usize;
+            file.slice(from, file.published().min(from + bytes))
+        });
+        units.is_none_or(|units| units.is_resident())
+    }
+
     /// One entry, `None` outside the queue and for fillers.
     pub(crate) fn entry(&self, offset: i64) -> Option<QueueEntry> {
         self.read(offset, |mut units| units.next())?.filter(is_message)

@@ -16,6 +16,10 @@ use crate::results::{GetResult, GetStatus, QueueEntry};
 /// Queue bytes one pull looks at, at least.
 const SCAN_BYTES_MIN: usize = 16_000;
 
+/// Units and bytes at the end of a queue and of the log that are taken to be in memory without asking.
+const RECENT_UNITS: i64 = 1000;
+const RECENT_BYTES: u64 = 64 << 20;
+
 /// Collects units; neighbours in the log become one slice.
 #[derive(Default)]
 struct Collected {
@@ -206,6 +210,26 @@ impl Core {
             suggest_pulling_from_slave: cold,
             ..answer(status, 0, 0, 0)
         }
+    }
+
+    /// Whether a pull from here would wait for the disk. What was written last is in memory; of older data the kernel
+    /// is asked.
+    pub(crate) fn reads_disk(&self, topic: &str, queue_id: i32, offset: i64, max_bytes: usize) -> bool {
+        let Some(queue) = self.queues.find(topic, queue_id) else { return false };
+        let behind = queue.max_offset().saturating_sub(offset);
+        if behind <= 0 {
+            return false;
+        }
+        if behind > RECENT_UNITS && !queue.is_resident(offset, SCAN_BYTES_MIN) {
+            return true;
+        }
+        let Some(unit) = queue.entry(offset) else { return false };
+        if self.log.end().saturating_sub(unit.offset) <= RECENT_BYTES {
+            return false;
+        }
+        let Some((start, file)) = self.log.file_at(unit.offset) else { return false };
+        let from = (unit.offset - start) as usize;
+        !file.part(from, file.len().min(from + max_bytes)).is_resident()
     }
 
     pub(crate) fn store_time(&self, topic: &str, queue_id: i32, offset: i64) -> Option<i64> {

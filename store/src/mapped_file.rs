@@ -291,6 +291,15 @@ impl Slice {
         Arc::ptr_eq(&self.map, &other.map)
     }
 
+    /// Whether reading it does not wait for the disk, as far as the kernel can tell now.
+    pub(crate) fn is_resident(&self) -> bool {
+        let (from, to) = (self.from / PAGE * PAGE, self.to.min(self.map.len()));
+        let mut pages = vec![0_u8; (to - from).div_ceil(PAGE)];
+        // SAFETY: `from..to` is inside the mapping, `from` lies at a page, and `pages` has a byte for each page.
+        let result = unsafe { libc::mincore(self.map.as_mut_ptr().add(from).cast(), to - from, pages.as_mut_ptr()) };
+        result == 0 && pages.iter().all(|page| page & 1 == 1)
+    }
+
     pub(crate) fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
     }
@@ -337,13 +346,9 @@ impl MappedWriter {
             return Ok(false);
         }
         self.file.mapping.ensure_allocated(at, end)?;
-        let mapped;
-        let map = match &self.map {
+        let map = match self.map.take() {
             Some(map) => map,
-            None => {
-                mapped = self.file.mapping.get()?;
-                if self.file.allocation == Allocation::Full { self.map.insert(mapped) } else { &mapped }
-            }
+            None => self.file.mapping.get()?,
         };
         // SAFETY: `at + bytes.len()` is inside the mapping. No reader looks at bytes from `published` on, and this
         // is the only writer (`has_writer`), borrowed mutably. Source and target cannot overlap: `bytes` is either
@@ -352,6 +357,7 @@ impl MappedWriter {
             let to = map.as_mut_ptr().add(at);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
+        self.map = Some(map).filter(|_| self.file.allocation == Allocation::Full);
         self.file.published.store(end, Ordering::Release);
         Ok(true)
     }

@@ -273,6 +273,11 @@ impl MessageStore {
         self.core.get_messages(topic, queue_id, offset, max_count, max_bytes, matches)
     }
 
+    /// Whether [`MessageStore::get_messages`] from here would wait for the disk: then it belongs on a thread that may.
+    pub fn reads_disk(&self, topic: &str, queue_id: i32, offset: i64, max_bytes: usize) -> bool {
+        self.core.reads_disk(topic, queue_id, offset, max_bytes)
+    }
+
     /// The next offset of a queue to become readable, 0 for an unknown one.
     pub fn max_offset(&self, topic: &str, queue_id: i32) -> i64 {
         self.core.queues.find(topic, queue_id).map_or(0, |q| q.max_offset())

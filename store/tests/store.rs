@@ -340,3 +340,29 @@ fn one_store_per_directory_and_none_after_shutdown() {
     let refused = MessageStore::open(other).unwrap_err().to_string();
     assert!(refused.contains("mappedFileSizeCommitLog"), "{refused}");
 }
+
+#[test]
+fn what_is_not_in_memory_is_known_before_it_is_read() {
+    // Not in memory alone: pages must be able to leave.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let config = StoreConfig { mapped_file_size_commit_log: 32 << 20, ..config(dir.path()) };
+    let store = MessageStore::open(config.clone()).unwrap();
+    let body = vec![1; 1 << 20];
+    for _ in 0..100 {
+        store.append(&message("T", 0, &body, b"")).unwrap();
+    }
+    settle(&store);
+    assert!(!store.reads_disk("T", 0, 99, 1000), "just written");
+    assert!(!store.reads_disk("T", 0, 100, 1000) && !store.reads_disk("T", 7, 0, 1000), "nothing is there");
+    store.shutdown();
+    drop(store);
+    let first = dir.path().join("commitlog/00000000000000000000");
+    let file = std::fs::File::open(&first).unwrap();
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    let store = MessageStore::open(config).unwrap();
+    assert!(store.reads_disk("T", 0, 3, 1000), "its pages were given back");
+    let found = store.get_messages("T", 0, 3, 1, 2 << 20, &mut |_| true);
+    found.touch();
+    assert!(!store.reads_disk("T", 0, 3, 1000), "read meanwhile");
+}
