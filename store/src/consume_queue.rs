@@ -25,7 +25,9 @@ use crate::unit_checksums::UnitChecksums;
 pub(crate) const UNIT: u64 = 20;
 /// Size field of units that stand for queue offsets without message (`ConsumeQueue.fillPreBlank`).
 pub(crate) const FILLER_SIZE: u32 = 0x7FFF_FFFF;
-/// Files at the end that recovery reads unit by unit; of older ones it looks at both ends.
+/// Bytes at a queue's end whose checksums are compared when it is opened.
+const CHECKED_BYTES: usize = 64 << 20;
+/// Files at the end that recovery reads unit by unit without a manifest; of older ones it looks at both ends.
 const FILES_READ_BY_RECOVERY: usize = 3;
 
 /// See the module.
@@ -213,12 +215,12 @@ impl ConsumeQueue {
     ) -> Result<Push, StoreError> {
         let behind = physical.saturating_add(u64::from(size));
         if behind <= self.max_physical() && self.max_offset() > 0 {
-            let lost = (0..self.first_unit()).contains(&queue_offset);
-            // Torn when it was written: a whole one is that of this message, or of none for one of a deleted topic.
-            let torn = self
-                .entry(queue_offset)
-                .is_some_and(|unit| unit.offset == physical && (unit.size, unit.tags_code) != (size, tags_code));
-            return Ok(if lost || torn { Push::Lost } else { Push::Known });
+            if queue_offset < 0 || queue_offset >= self.max_offset() {
+                return Ok(Push::Known);
+            }
+            // The unit may have expired too early, been torn when it was written, or be damaged.
+            let unit = QueueEntry { queue_offset, offset: physical, size, tags_code };
+            return Ok(if self.entry(queue_offset) == Some(unit) { Push::Known } else { Push::Lost });
         }
         if !(0..i64::MAX / 64).contains(&queue_offset) {
             return Ok(Push::Conflict);
@@ -494,11 +496,13 @@ fn covers(files: &[MappedFile], held: &Held) -> bool {
         && files.last().is_some_and(|f| end <= f.end())
 }
 
-/// The end of the units that the manifest speaks of, `None` when their checksums are not those noted there.
+/// The end of the units that the manifest speaks of, `None` when their checksums are not those noted there. Of a very
+/// long queue only the newest files are looked at: to open a store must not take longer and longer.
 fn held_tail(files: &[MappedFile], held: &Held) -> Option<(Tail, Option<UnitChecksums>)> {
     let end = held.max as u64 * UNIT;
-    let mut sums = UnitChecksums::starting_at(files[0].start);
-    for (file, crc) in files.iter().zip(&held.crcs) {
+    let believed = held.crcs.len().saturating_sub(CHECKED_BYTES.div_ceil(files[0].len()));
+    let mut sums = UnitChecksums::of_full(files[0].start, &held.crcs[..believed], files[0].len());
+    for (file, crc) in files.iter().zip(&held.crcs).skip(believed) {
         let units = file.slice(0, file.len().min((end - file.start) as usize))?;
         sums.add(&units, file.len());
         if sums.of_files().last() != Some(crc) {

@@ -10,7 +10,7 @@
 //! are dispatched from the log's first file. Derived files never keep the store from opening. May not: run while
 //! anything else writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use crate::allocate::Allocator;
@@ -382,17 +382,19 @@ fn redispatch(
     let all = log.min_offset();
     let is_deleted = |m: &MessageView<'_>| deleted.get(m.topic).is_some_and(|end| m.physical_offset < *end);
     let indexed = dispatch.index.and_then(Index::end_physical);
-    let mut gaps = false;
+    let mut again_from_all = false;
+    let mut reset = BTreeSet::new();
     walk(log, from, |m| {
         let found = DispatchProperties::scan(m.properties);
-        let pushed = if is_deleted(m) { None } else { dispatch.enqueue(m, &found, from == all)? };
-        match pushed {
-            Some((Push::Gap(_), _)) => gaps = true,
+        // What was reset waits for the second walk, which begins with its first message.
+        let is_reset = !reset.is_empty() && reset.contains(&(m.topic.to_owned(), m.queue_id));
+        let waits = is_deleted(m) || is_reset;
+        match if waits { None } else { dispatch.enqueue(m, &found, from == all)? } {
+            Some((Push::Gap(_), _)) => again_from_all = true,
             Some((Push::Lost, _)) => {
                 dispatch.queues.find_or_create(m.topic, m.queue_id).reset()?;
-                gaps = true;
-                // From here on it is filled like a queue that is new.
-                dispatch.enqueue(m, &found, from == all)?;
+                reset.insert((m.topic.to_owned(), m.queue_id));
+                again_from_all = true;
             }
             _ => {}
         }
@@ -403,8 +405,8 @@ fn redispatch(
         }
         Ok(())
     })?;
-    if gaps {
-        tracing::warn!("consume queues have gaps, all messages are dispatched again");
+    if again_from_all {
+        tracing::warn!("consume queues lack messages, all are dispatched again");
         walk(log, all, |m| {
             if is_deleted(m) {
                 Ok(())

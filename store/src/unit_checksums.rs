@@ -24,6 +24,11 @@ impl UnitChecksums {
         Self { first, end: first, full: Vec::new(), growing: None }
     }
 
+    /// Goes on behind full files of `file_len` bytes with these checksums.
+    pub(crate) fn of_full(first: u64, full: &[u32], file_len: usize) -> Self {
+        Self { end: first + full.len() as u64 * file_len as u64, full: full.to_vec(), ..Self::starting_at(first) }
+    }
+
     /// Adds the next units, all of one file of `file_len` bytes.
     pub(crate) fn add(&mut self, units: &[u8], file_len: usize) {
         let mut sum = self.growing.take().unwrap_or_default();

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rocketmq_store::{MessageStore, decode_message};
+use rocketmq_store::{MessageStore, QueueEntry, decode_message};
 use support::{Queues, config, copy_dir, message, pull, settle, tempdir, view_of_queues};
 
 /// Fills a store in two runs; the second ends by `shutdown` or by a kill.
@@ -208,4 +208,87 @@ fn a_missing_log_file_is_named() {
     fs::remove_file(dir.path().join("commitlog/00000000000000016384")).unwrap();
     let refused = MessageStore::open(config(dir.path())).unwrap_err().to_string();
     assert!(refused.contains("00000000000000032768"), "{refused}");
+}
+
+/// Flips bits all over a file; what was stored must be read as it was, from the queue and by its key.
+fn flip_everywhere(clean: bool, is_wanted: fn(&Path) -> bool, what_may_be_lost: usize) {
+    let dir = tempdir();
+    let store = MessageStore::open(config(dir.path())).unwrap();
+    for i in 0..90 {
+        let text = format!("TAGS\u{1}t{}\u{2}UNIQ_KEY\u{1}K{i}\u{2}", i % 3);
+        store.append(&message("A", i % 2, &vec![i as u8; 300], text.as_bytes())).unwrap();
+    }
+    settle(&store);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(store.flushed(store.max_physical_offset())).unwrap();
+    let expected = view_of_queues(&store);
+    if clean {
+        store.shutdown();
+    }
+    drop(store);
+    let mut files = Vec::new();
+    files_below(dir.path(), &mut files);
+    files.retain(|file| is_wanted(file));
+    assert!(!files.is_empty());
+    for file in files {
+        let relative = file.strip_prefix(dir.path()).unwrap();
+        let good = fs::read(&file).unwrap();
+        // All bytes of small files, and every so many of large ones.
+        for at in (0..good.len()).step_by((good.len() / 60).max(1)) {
+            let copy = tempdir();
+            copy_dir(dir.path(), copy.path());
+            let mut bytes = good.clone();
+            bytes[at] ^= 1 << (at % 8);
+            fs::write(copy.path().join(relative), bytes).unwrap();
+            let what = format!("{} byte {at}, clean {clean}", relative.display());
+            let store = MessageStore::open(config(copy.path())).expect(&what);
+            settle(&store);
+            let (mut lost, mut unfound) = (0, 0);
+            for ((topic, queue_id), (.., entries)) in &expected {
+                let found = store.queue_entries(topic, *queue_id, 0, usize::MAX);
+                let is_read = |entry: &&QueueEntry| {
+                    let read = store.get_messages(topic, *queue_id, entry.queue_offset, 1, 1 << 20, &mut |_| true);
+                    found.contains(entry) && read.message_count == 1 && read.messages[0].len() == entry.size as usize
+                };
+                lost += entries.len() - entries.iter().filter(is_read).count();
+                unfound += entries.len();
+            }
+            for i in 0..90 {
+                unfound -= store.query("A", &format!("K{i}"), 8, 0, i64::MAX).messages.len();
+            }
+            assert!(lost <= what_may_be_lost, "{what}: {lost} messages are lost");
+            assert!(unfound <= what_may_be_lost, "{what}: {unfound} keys are lost");
+        }
+    }
+}
+
+fn is_queue(file: &Path) -> bool {
+    file.to_str().unwrap().contains("consumequeue")
+}
+
+fn is_log(file: &Path) -> bool {
+    file.to_str().unwrap().contains("commitlog")
+}
+
+fn is_small(file: &Path) -> bool {
+    let name = file.file_name().unwrap().to_str().unwrap();
+    name == "checkpoint" || name == "flushed" || name.starts_with("derived.manifest") || name == "abort"
+}
+
+#[test]
+fn a_bit_flipped_in_a_queue_is_mended() {
+    flip_everywhere(true, is_queue, 0);
+    flip_everywhere(false, is_queue, 0);
+}
+
+#[test]
+fn a_bit_flipped_in_a_small_file_costs_nothing() {
+    flip_everywhere(true, is_small, 0);
+    flip_everywhere(false, is_small, 0);
+}
+
+#[test]
+fn a_bit_flipped_in_the_log_costs_one_message() {
+    flip_everywhere(true, is_log, 1);
+    flip_everywhere(false, is_log, 1);
 }
