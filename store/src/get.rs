@@ -11,7 +11,7 @@ use crate::consume_queue::{ConsumeQueue, UNIT, is_message};
 use crate::core::Core;
 use crate::mapped_file::Slice;
 use crate::message::{self, Head};
-use crate::results::{GetResult, GetStatus, QueueEntry};
+use crate::results::{GetResult, GetStatus, QueueEntry, TimeBoundary};
 
 /// Queue bytes one pull looks at, at least.
 const SCAN_BYTES_MIN: usize = 16_000;
@@ -245,9 +245,9 @@ impl Core {
         self.queues.find(topic, queue_id).and_then(|queue| self.store_time_in(&queue, queue.min_offset())).unwrap_or(-1)
     }
 
-    /// The offset whose message was stored nearest to `timestamp` (`ConsumeQueue.getOffsetInQueueByTime`); of
-    /// several of that very time the first; the earlier one of two equally near. 0 without messages.
-    pub(crate) fn offset_by_time(&self, topic: &str, queue_id: i32, timestamp: i64) -> i64 {
+    /// The offset whose message was stored at or around `timestamp` (`ConsumeQueue.getOffsetInQueueByTime`). 0 for an
+    /// unknown queue.
+    pub(crate) fn offset_by_time(&self, topic: &str, queue_id: i32, timestamp: i64, boundary: TimeBoundary) -> i64 {
         let Some(queue) = self.queues.find(topic, queue_id) else { return 0 };
         let (min, max) = (queue.min_offset(), queue.max_offset());
         if min >= max {
@@ -255,16 +255,19 @@ impl Core {
         }
         let time = |offset| self.store_time_in(&queue, offset);
         // Messages the log lost meanwhile lie before everything it has.
-        let first_not_before = queue.partition_point(|u| time(u.queue_offset).is_none_or(|t| t < timestamp)).max(min);
-        if first_not_before >= max {
-            return max - 1;
-        }
-        if first_not_before == min {
-            return min;
-        }
-        match (time(first_not_before - 1), time(first_not_before)) {
-            (Some(before), Some(after)) if timestamp - before <= after - timestamp => first_not_before - 1,
-            _ => first_not_before,
+        let first_with = |is_before: &dyn Fn(i64) -> bool| {
+            queue.partition_point(|u| time(u.queue_offset).is_none_or(is_before)).max(min)
+        };
+        let first_not_before = first_with(&|t| t < timestamp);
+        match boundary {
+            TimeBoundary::First => first_not_before,
+            TimeBoundary::Last => (first_with(&|t| t <= timestamp) - 1).max(min),
+            TimeBoundary::Nearest if first_not_before >= max => max - 1,
+            TimeBoundary::Nearest if first_not_before == min => min,
+            TimeBoundary::Nearest => match (time(first_not_before - 1), time(first_not_before)) {
+                (Some(before), Some(after)) if timestamp - before <= after - timestamp => first_not_before - 1,
+                _ => first_not_before,
+            },
         }
     }
 

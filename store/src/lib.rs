@@ -67,6 +67,6 @@ pub use properties::{
     DELAY, KEYS, NAME_VALUE_SEPARATOR, PROPERTY_SEPARATOR, Properties, SCHEDULE_TOPIC, TAGS, UNIQ_KEY,
     java_string_hash, properties, property, push_property,
 };
-pub use results::{GetResult, GetStatus, QueryResult, QueueEntry, QueueRange, TopicQueues};
+pub use results::{GetResult, GetStatus, QueryResult, QueueEntry, QueueRange, TimeBoundary, TopicQueues};
 pub use stats::{PUT_LATENCY_BOUNDS_MS, PUT_LATENCY_NAMES, StoreStats};
 pub use store::MessageStore;

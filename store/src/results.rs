@@ -55,6 +55,17 @@ impl GetStatus {
     }
 }
 
+/// Which of the messages around a time is meant (5.x's `BoundaryType`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeBoundary {
+    /// The nearest; of several of that very time the first; the earlier one of two equally near. As 4.9 answers.
+    Nearest,
+    /// The first that was not stored before; the maximum offset when all were.
+    First,
+    /// The last that was not stored after; the minimum offset when all were.
+    Last,
+}
+
 /// Answer of [`crate::MessageStore::get_messages`].
 #[derive(Debug, Clone)]
 pub struct GetResult {

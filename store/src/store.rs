@@ -23,7 +23,7 @@ use crate::flushed_mark::FlushedMark;
 use crate::health::Health;
 use crate::message::{self, Appended, NewMessage, sys_flag};
 use crate::recovery::{self, Found, LastStop};
-use crate::results::{GetResult, QueryResult, QueueEntry, QueueRange, TopicQueues};
+use crate::results::{GetResult, QueryResult, QueueEntry, QueueRange, TimeBoundary, TopicQueues};
 use crate::retention;
 use crate::stats::{Counters, StoreStats};
 use crate::store_lock::StoreLock;
@@ -293,9 +293,9 @@ impl MessageStore {
         self.core.store_time(topic, queue_id, offset)
     }
 
-    /// The queue offset whose message was stored nearest to `timestamp` (ms), 0 for an unknown queue.
-    pub fn offset_by_time(&self, topic: &str, queue_id: i32, timestamp: i64) -> i64 {
-        self.core.offset_by_time(topic, queue_id, timestamp)
+    /// The queue offset whose message was stored at `timestamp` (ms) or around it, 0 for an unknown queue.
+    pub fn offset_by_time(&self, topic: &str, queue_id: i32, timestamp: i64, boundary: TimeBoundary) -> i64 {
+        self.core.offset_by_time(topic, queue_id, timestamp, boundary)
     }
 
     /// Store time (ms) of a queue's first message, -1 without.

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rocketmq_store::{
-    GetStatus, MessageStore, NewMessage, SCHEDULE_TOPIC, StoreConfig, StoreError, decode_message, java_string_hash,
-    sys_flag,
+    GetStatus, MessageStore, NewMessage, SCHEDULE_TOPIC, StoreConfig, StoreError, TimeBoundary, decode_message,
+    java_string_hash, sys_flag,
 };
 use support::{config, log_bytes, message, pull, settle, view_of_queues};
 
@@ -161,14 +161,18 @@ fn queues_are_searched_by_time() {
         std::thread::sleep(Duration::from_millis(12));
     }
     settle(&store);
-    assert_eq!(store.offset_by_time("T", 9, times[0]), 0);
-    assert_eq!(store.offset_by_time("T", 0, 0), 0);
-    assert_eq!(store.offset_by_time("T", 0, i64::MAX / 2), 17, "the last one is the nearest");
+    assert_eq!(store.offset_by_time("T", 9, times[0], TimeBoundary::Nearest), 0);
+    assert_eq!(store.offset_by_time("T", 0, 0, TimeBoundary::Nearest), 0);
+    assert_eq!(store.offset_by_time("T", 0, i64::MAX / 2, TimeBoundary::Nearest), 17, "the last one is the nearest");
     for time in times[0] - 20..times[17] + 20 {
-        let found = store.offset_by_time("T", 0, time) as usize;
+        let found = store.offset_by_time("T", 0, time, TimeBoundary::Nearest) as usize;
         let distance = |t: i64| (t - time).abs();
         let nearest = times.iter().map(|t| distance(*t)).min().unwrap();
         assert_eq!(distance(times[found]), nearest, "at {time}");
+        let first = store.offset_by_time("T", 0, time, TimeBoundary::First) as usize;
+        assert_eq!(first, times.iter().position(|t| *t >= time).unwrap_or(18), "at {time}");
+        let last = store.offset_by_time("T", 0, time, TimeBoundary::Last) as usize;
+        assert_eq!(last, times.iter().rposition(|t| *t <= time).unwrap_or(0), "at {time}");
         if times[found] == time {
             assert_eq!(found, times.iter().position(|t| *t == time).unwrap(), "the first of that time");
         }

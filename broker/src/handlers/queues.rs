@@ -7,6 +7,8 @@ use rocketmq_remoting::header::broker::{
 use rocketmq_remoting::{Command, Header};
 
 use super::json;
+use rocketmq_store::TimeBoundary;
+
 use crate::broker::Broker;
 use crate::refusal::Refusal;
 use crate::tag_filter::TagFilter;
@@ -28,10 +30,15 @@ pub(crate) fn min_offset(broker: &Broker, request: &Command) -> Result<Command, 
     Ok(Command::ok().with_header(&OffsetResponse { offset }))
 }
 
-/// `SEARCH_OFFSET_BY_TIMESTAMP`.
+/// `SEARCH_OFFSET_BY_TIMESTAMP`. Clients of 4.9 name no boundary and get the nearest message.
 pub(crate) fn search_offset(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let header = SearchOffsetRequest::decode(&request.ext_fields)?;
-    let offset = broker.store.offset_by_time(&header.topic, header.queue_id, header.timestamp);
+    let boundary = match header.boundary_type.as_deref() {
+        None => TimeBoundary::Nearest,
+        Some(name) if name.eq_ignore_ascii_case("UPPER") => TimeBoundary::Last,
+        Some(_) => TimeBoundary::First,
+    };
+    let offset = broker.store.offset_by_time(&header.topic, header.queue_id, header.timestamp, boundary);
     Ok(Command::ok().with_header(&OffsetResponse { offset }))
 }
 

@@ -11,6 +11,8 @@ use rocketmq_remoting::{Answer, Command, Header, Language, RequestCode, Response
 use serde::{Deserialize, Serialize};
 
 use super::{field, json};
+use rocketmq_store::TimeBoundary;
+
 use crate::broker::Broker;
 use crate::client_channel::ClientChannel;
 use crate::refusal::Refusal;
@@ -91,7 +93,7 @@ fn targets(broker: &Broker, header: &ResetOffsetRequest) -> Result<BTreeMap<Queu
         let wanted = if header.timestamp == -1 {
             broker.store.max_offset(topic, queue_id)
         } else {
-            broker.store.offset_by_time(topic, queue_id, header.timestamp)
+            broker.store.offset_by_time(topic, queue_id, header.timestamp, TimeBoundary::Nearest)
         };
         let queue = MessageQueue { broker_name: broker_name.clone(), queue_id, topic: topic.to_owned() };
         targets.insert(QueueKey(queue), target(stored, wanted, header.force));

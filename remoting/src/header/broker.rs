@@ -25,6 +25,8 @@ headers! {
         required queue_id: i32 = "queueId",
         /// Milliseconds since 1970.
         required timestamp: i64 = "timestamp",
+        /// 5.x: `LOWER` or `UPPER`, in any case.
+        optional boundary_type: ByteString = "boundaryType",
     }
     /// `QUERY_CONSUMER_OFFSET`.
     QueryConsumerOffsetRequest {
