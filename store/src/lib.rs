@@ -7,10 +7,13 @@
 //!   `message`, `properties` and `message_id` are the formats.
 //! * `dispatcher` follows the log into `consume_queue`s (table: `consume_queues`) and the `index` (`index_file`).
 //! * `get` and `query` read, without locks.
-//! * `flush`, `checkpoint` and `manifest` say what is on disk; `recovery` brings a store back from it; `health` says
-//!   when nothing more may be written.
+//! * `flush`, `flushed_mark`, `checkpoint` and `manifest` (with `unit_checksums`) say what is on disk; `recovery` brings
+//!   a store back from it by `log_reader`, which finds its way past damage; `health` says when nothing more may be
+//!   written.
 //! * `retention` deletes what is old.
-//! * `mapped_file` is the only module with `unsafe`; `mapped_file_queue` is a run of such files.
+//! * `mapped_file` is the only module with `unsafe`; `mapped_file_queue` is a run of such files, `hot_files` says which
+//!   stay mapped.
+//! * `disk` is every call to the operating system; `simulation` plays the store on a `simulated_disk`, which forgets.
 //! * [`inspect`] looks into the files of a store, running or not, without opening it.
 //! * [`ConfigFile`] (`config_file`) is the atomic text file the broker keeps its tables in.
 

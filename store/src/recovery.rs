@@ -125,7 +125,7 @@ pub(crate) fn recover(
         })
         .transpose()?;
     // Notes of another log say nothing.
-    let deleted = manifest.as_ref().map_or_else(BTreeMap::new, |m| m.deleted.clone());
+    let deleted = proven_manifest.map_or_else(BTreeMap::new, |m| m.deleted.clone());
     finish_deletions(&queues, &deleted)?;
     let from = dispatch_start(&log, read_from.end, manifest.as_ref(), &queues, index.as_ref(), !damaged.is_empty())?;
     let dispatch =
