@@ -2,10 +2,11 @@
 # job without Kubernetes and ends (`make local` stays), `make test` installs what it needs and runs all tests.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo local test unit interop crash e2e lint fmt crd image cluster cluster-down bench clean
+.PHONY: help build demo local test unit interop crash e2e fuzz lint fmt crd image cluster cluster-down bench clean
 
 EXAMPLE ?= deploy/examples/two-pairs-async.yaml
 DATA ?= .local
+SECONDS ?= 60
 
 help: ## these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -34,6 +35,9 @@ crash: ## kill -9 under load
 
 e2e: ## Kubernetes: KUBECONFIG, else kind, else a cluster of our own
 	./scripts/test setup image e2e
+
+fuzz: ## damaged files for the store, SECONDS=60 for each target; FUZZ_SEED=n begins with that input
+	FUZZ_SECONDS=$(SECONDS) cargo test --locked -p rocketmq-store --lib fuzz:: -- --nocapture
 
 lint: ## formatting and clippy
 	./scripts/test lint

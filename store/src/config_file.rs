@@ -1,6 +1,7 @@
 //! A text file that is replaced as a whole and survives a torn write: `config/*.json` of the broker.
 //!
-//! Persist: write `<name>.tmp`, sync it, copy the previous text to `<name>.bak`, rename over, sync the directory.
+//! Persist: write `<name>.tmp`, sync it, copy the previous text aside, rename over, the copy becomes `<name>.bak`, sync the
+//! directory: at each moment one of the two is whole, also when the file was damaged before.
 //! Load: the file; when it is missing, empty or refused by the caller's parser, the `.bak`, and say so. May not: know
 //! what the text means.
 
@@ -31,19 +32,22 @@ impl ConfigFile {
         &self.path
     }
 
-    /// Replaces the text. After an error the old text is still what [`ConfigFile::load`] finds.
+    /// Replaces the text. After an error the old text is what [`ConfigFile::load`] finds, or already the new one.
     pub fn persist(&self, text: &str) -> Result<(), StoreError> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         self.disk.create_dir(dir)?;
         let temp = beside(&self.path, "tmp");
         self.write_synced(&temp, text.as_bytes())?;
-        // The previous text becomes the backup by its own rename, so the backup is never half written either.
-        if let Some(previous) = self.disk.read_file(&self.path)?.filter(|previous| !previous.is_empty()) {
-            let backup_temp = beside(&self.path, "bak.tmp");
-            self.write_synced(&backup_temp, &previous)?;
-            self.disk.rename(&backup_temp, &beside(&self.path, "bak"))?;
+        let previous = self.disk.read_file(&self.path)?.filter(|previous| !previous.is_empty());
+        let backup_temp = beside(&self.path, "bak.tmp");
+        if let Some(previous) = &previous {
+            self.write_synced(&backup_temp, previous)?;
         }
         self.disk.rename(&temp, &self.path)?;
+        // Only now: the previous text may be damaged, and the backup all there was.
+        if previous.is_some() {
+            self.disk.rename(&backup_temp, &beside(&self.path, "bak"))?;
+        }
         self.disk.sync_dir(dir)
     }
 

@@ -213,12 +213,12 @@ impl ConsumeQueue {
     ) -> Result<Push, StoreError> {
         let behind = physical.saturating_add(u64::from(size));
         if behind <= self.max_physical() && self.max_offset() > 0 {
-            if queue_offset < 0 || queue_offset >= self.max_offset() {
-                return Ok(Push::Known);
-            }
-            // The unit may have expired too early, been torn when it was written, or be damaged.
-            let unit = QueueEntry { queue_offset, offset: physical, size, tags_code };
-            return Ok(if self.entry(queue_offset) == Some(unit) { Push::Known } else { Push::Lost });
+            let lost = (0..self.first_unit()).contains(&queue_offset);
+            // Torn when it was written, or damaged since.
+            let torn = self
+                .entry(queue_offset)
+                .is_some_and(|unit| unit.offset == physical && (unit.size, unit.tags_code) != (size, tags_code));
+            return Ok(if lost || torn { Push::Lost } else { Push::Known });
         }
         if !(0..i64::MAX / 64).contains(&queue_offset) {
             return Ok(Push::Conflict);

@@ -52,11 +52,13 @@ impl Index {
     ) -> Result<Self, StoreError> {
         let hot = HotFiles::new(MAPPED_FILES);
         let mut files: Vec<Arc<IndexFile>> = Vec::new();
+        let end = log_end.min(trusted.offset.saturating_add(1));
         let mut intact = true;
         for (path, len) in index_paths(&dir, &disk)? {
-            // Behind a file that had to go, later ones go too: what they hold is dispatched again.
+            // Behind a file that had to go, or whose header is damaged, later ones go too: what they hold is
+            // dispatched again.
             let before = files.last().map_or(0, |f| f.end_physical());
-            intact &= len == shape.file_len() as u64 && before <= trusted.offset;
+            intact &= len == shape.file_len() as u64 && (before < end || files.is_empty());
             if intact {
                 let file = IndexFile::open(path.clone(), shape, &disk, &hot)?;
                 intact = file.count() > 1
@@ -70,12 +72,12 @@ impl Index {
             tracing::warn!(file = %path.display(), "the index file is damaged or empty and is deleted");
             disk.remove(&path)?;
         }
-        let end = log_end.min(trusted.offset.saturating_add(1));
         while let Some(last) = files.last() {
             if trusted.offset != u64::MAX || last.end_physical() >= end {
                 last.repair(end)?;
             }
-            if last.count() > 1 {
+            let before = files.len().checked_sub(2).map_or(0, |i| files[i].end_physical());
+            if last.count() > 1 && last.end_physical() >= before {
                 break;
             }
             disk.remove(last.path())?;
@@ -254,5 +256,38 @@ mod tests {
         std::fs::write(&second, "short").unwrap();
         let index = Index::recover(root.clone(), SHAPE, 9999, Trusted::ALL, Disk::default()).unwrap();
         assert_eq!((index.file_count(), index.end_physical()), (1, Some(300)));
+    }
+
+    #[test]
+    fn a_damaged_header_of_an_older_file_is_found_at_the_first_opening() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("index");
+        let recover = || Index::recover(root.clone(), SHAPE, 9999, Trusted::ALL, Disk::default()).unwrap();
+        let index = recover();
+        for i in 1..=8 {
+            index.put("T", "k", i * 100, 1000).unwrap();
+        }
+        drop(index);
+        // The end of the second file lies behind that of the log.
+        let second = index_paths(&root, &Disk::default()).unwrap()[1].0.clone();
+        let mut bytes = std::fs::read(&second).unwrap();
+        bytes[24] = 0x10;
+        std::fs::write(&second, bytes).unwrap();
+        for _ in 0..2 {
+            let index = recover();
+            assert_eq!((index.file_count(), index.end_physical()), (2, Some(600)));
+            assert_eq!(found(&index, "k", 0, i64::MAX), [600, 500, 400, 300, 200, 100]);
+        }
+        // Its entries begin anew below the file before.
+        let mut bytes = std::fs::read(&second).unwrap();
+        for entry in 1..4 {
+            let at = SHAPE.file_len() - (4 - entry) * 20 + 4;
+            bytes[at..at + 8].copy_from_slice(&(entry as u64).to_be_bytes());
+        }
+        bytes[24] = 0x10;
+        std::fs::write(&second, bytes).unwrap();
+        for _ in 0..2 {
+            assert_eq!(recover().end_physical(), Some(300));
+        }
     }
 }

@@ -12,7 +12,7 @@
 //!   written.
 //! * `retention` deletes what is old.
 //! * `mapped_file` is the only module with `unsafe`; `mapped_file_queue` is a run of such files, `hot_files` says which
-//!   stay mapped.
+//!   stay mapped; `published` is how a writer and readers share one without a lock.
 //! * `disk` is every call to the operating system; `simulation` plays the store on a `simulated_disk`, which forgets.
 //! * [`inspect`] looks into the files of a store, running or not, without opening it.
 //! * [`ConfigFile`] (`config_file`) is the atomic text file the broker keeps its tables in.
@@ -30,12 +30,16 @@ mod dispatcher;
 mod error;
 mod flush;
 mod flushed_mark;
+#[cfg(test)]
+mod fuzz;
 mod get;
 mod health;
 mod hot_files;
 mod index;
 mod index_file;
 pub mod inspect;
+#[cfg(test)]
+mod known_bugs;
 mod log_reader;
 mod manifest;
 mod mapped_file;
@@ -43,6 +47,7 @@ mod mapped_file_queue;
 mod message;
 mod message_id;
 mod properties;
+mod published;
 mod query;
 mod recovery;
 mod results;
@@ -54,6 +59,7 @@ mod simulation;
 mod stats;
 mod store;
 mod store_lock;
+mod sync;
 mod unit_checksums;
 mod worker;
 

@@ -3,6 +3,9 @@
 //! A queue whose files vanished leaves no trace, and the log is too long to read whole at each start; this file is
 //! the trace. RocketMQ has no such file and ignores it. A store without one (a Java broker's) is believed as Java
 //! believes it. May not: be needed for correctness of a store whose files are intact.
+//!
+//! JSON in one line, and in the next its CRC-32 in hex: one changed digit would give queue offsets out twice, or leave
+//! a hole that no message can be behind.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -55,14 +58,26 @@ impl Manifest {
 
     pub(crate) fn load(root: &Path, disk: &Disk) -> Option<Self> {
         // Unreadable is as good as missing: the file only says what may be missing elsewhere.
-        file(root, disk).load(|text| serde_json::from_str(text)).ok().flatten()
+        file(root, disk).load(decode).ok().flatten()
     }
 
     pub(crate) fn persist(&self, root: &Path, disk: &Disk) -> Result<(), StoreError> {
         let file = file(root, disk);
-        let text = serde_json::to_string(self).map_err(|e| StoreError::io("encode", file.path(), e))?;
-        file.persist(&text)
+        let json = serde_json::to_string(self).map_err(|e| StoreError::io("encode", file.path(), e))?;
+        file.persist(&format!("{json}\n{}\n", checksum(&json)))
     }
+}
+
+fn checksum(json: &str) -> String {
+    format!("{:08x}", crc32fast::hash(json.as_bytes()))
+}
+
+fn decode(text: &str) -> Result<Manifest, String> {
+    let (json, noted) = text.split_once('\n').ok_or("it has no checksum")?;
+    if noted.strip_suffix('\n') != Some(&checksum(json)) {
+        return Err("the checksum is another".to_owned());
+    }
+    serde_json::from_str(json).map_err(|e| e.to_string())
 }
 
 fn file(root: &Path, disk: &Disk) -> ConfigFile {
@@ -81,7 +96,12 @@ mod tests {
         m.queues.entry("%RETRY%g".into()).or_default().insert(2, Held { first: 0, max: 9, next: 9, crcs: vec![7] });
         m.persist(dir.path(), &Disk::default()).unwrap();
         assert_eq!(Manifest::load(dir.path(), &Disk::default()), Some(m));
-        std::fs::write(dir.path().join("derived.manifest"), "{").unwrap();
-        assert_eq!(Manifest::load(dir.path(), &Disk::default()), None);
+        let good = std::fs::read(dir.path().join("derived.manifest")).unwrap();
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1;
+            std::fs::write(dir.path().join("derived.manifest"), bytes).unwrap();
+            assert_eq!(Manifest::load(dir.path(), &Disk::default()), None, "byte {at}");
+        }
     }
 }

@@ -13,7 +13,7 @@
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use memmap2::{Advice, MmapRaw};
@@ -21,6 +21,7 @@ use memmap2::{Advice, MmapRaw};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::hot_files::{HotFiles, Slot};
+use crate::published::Published;
 
 /// How disk blocks are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +110,7 @@ pub(crate) struct MappedFile {
     mapping: Mapping,
     allocation: Allocation,
     /// Bytes before this position are written and final.
-    published: AtomicUsize,
-    has_writer: AtomicBool,
+    published: Published,
 }
 
 impl MappedFile {
@@ -152,7 +152,7 @@ impl MappedFile {
         hot: &Arc<HotFiles>,
     ) -> Self {
         let mapping = Mapping::of(Self::path_in(dir, start), len, Advice::Normal, disk, hot);
-        Self { start, mapping, allocation, published: AtomicUsize::new(len), has_writer: AtomicBool::new(false) }
+        Self { start, mapping, allocation, published: Published::new(len) }
     }
 
     /// Gives the file its full length: it may have been torn when it was made.
@@ -185,7 +185,7 @@ impl MappedFile {
     }
 
     pub(crate) fn published(&self) -> usize {
-        self.published.load(Ordering::Acquire)
+        self.published.position()
     }
 
     /// Published bytes `from..to`; `None` when not all of them are, or when the file cannot be mapped.
@@ -204,8 +204,7 @@ impl MappedFile {
 
     /// The one writer, or `None` while there is one.
     pub(crate) fn writer(self: &Arc<Self>) -> Option<MappedWriter> {
-        let taken = self.has_writer.swap(true, Ordering::AcqRel);
-        (!taken).then(|| MappedWriter { file: Arc::clone(self), map: None })
+        self.published.take_writer().then(|| MappedWriter { file: Arc::clone(self), map: None })
     }
 
     /// Makes sure that nobody reads the file: with the last mapping gone no slice is left that could see a change.
@@ -241,7 +240,7 @@ impl MappedFile {
     /// Declares what is before `at` final and what is behind it free, without touching the disk: the tail is
     /// known to be zero.
     pub(crate) fn reopen_at(&mut self, at: usize) {
-        self.published.store(at.min(self.len()), Ordering::Release);
+        self.published.publish(at.min(self.len()));
     }
 
     /// Makes pages of `from..to` present and writable, so that the append does not fault. Best effort.
@@ -351,21 +350,21 @@ impl MappedWriter {
             None => self.file.mapping.get()?,
         };
         // SAFETY: `at + bytes.len()` is inside the mapping. No reader looks at bytes from `published` on, and this
-        // is the only writer (`has_writer`), borrowed mutably. Source and target cannot overlap: `bytes` is either
+        // is the only writer (`take_writer`), borrowed mutably. Source and target cannot overlap: `bytes` is either
         // private memory or a slice of published bytes.
         unsafe {
             let to = map.as_mut_ptr().add(at);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
         }
         self.map = Some(map).filter(|_| self.file.allocation == Allocation::Full);
-        self.file.published.store(end, Ordering::Release);
+        self.file.published.publish(end);
         Ok(true)
     }
 }
 
 impl Drop for MappedWriter {
     fn drop(&mut self) {
-        self.file.has_writer.store(false, Ordering::Release);
+        self.file.published.give_writer_back();
     }
 }
 
@@ -488,6 +487,44 @@ mod tests {
         }
         std::fs::remove_file(one.path()).unwrap();
         assert!(one.slice(0, 10).is_none(), "gone while it was not mapped");
+    }
+
+    #[test]
+    fn what_readers_hold_stays_mapped_while_others_are_unmapped() {
+        const FILES: usize = 6;
+        let dir = tempfile::tempdir().unwrap();
+        let hot = HotFiles::new(2);
+        let files: Vec<_> =
+            (0..FILES).map(|i| create(dir.path(), i as u64 * 4096, 4096, Allocation::Full, &hot)).collect();
+        std::thread::scope(|scope| {
+            let (files, hot) = (&files, &hot);
+            for reader in 0..3 {
+                scope.spawn(move || {
+                    let mut held = std::collections::VecDeque::new();
+                    for round in reader.. {
+                        let file = &files[round % FILES];
+                        let (at, number) = (file.published(), round % FILES);
+                        held.push_back((number, file.slice(0, at).unwrap()));
+                        if held.len() > 3 {
+                            let (number, slice) = held.pop_front().unwrap();
+                            assert!(slice.iter().all(|b| usize::from(*b) == number + 1), "file {number}");
+                        }
+                        assert!(hot.mapped() <= 2);
+                        if files.iter().all(|f| f.published() == 4096) {
+                            break;
+                        }
+                    }
+                });
+            }
+            scope.spawn(move || {
+                let mut writers: Vec<_> = files.iter().map(|f| f.writer().unwrap()).collect();
+                for _ in 0..4096 / 16 {
+                    for (number, writer) in writers.iter_mut().enumerate() {
+                        assert!(writer.append(&[number as u8 + 1; 16], 0).unwrap());
+                    }
+                }
+            });
+        });
     }
 
     #[test]

@@ -227,7 +227,8 @@ pub(crate) fn rolled_back(damaged: &[u8], physical_offset: u64, timestamp: i64) 
     };
     let mut unit = Vec::with_capacity(damaged.len());
     encode(&m, false, &mut unit)?;
-    patch(&mut unit, 0, physical_offset, timestamp);
+    // No queue offset: an entry that points to the damage must not take this for its message.
+    patch(&mut unit, -1, physical_offset, timestamp);
     Ok(unit)
 }
 

@@ -17,7 +17,7 @@ use crate::allocate::Allocator;
 use crate::checkpoint::Timestamps;
 use crate::commit_log::{CommitLog, store_timestamp_of};
 use crate::config::StoreConfig;
-use crate::consume_queue::Push;
+use crate::consume_queue::{ConsumeQueue, Push};
 use crate::consume_queues::ConsumeQueues;
 use crate::core::LastDispatched;
 use crate::disk::Disk;
@@ -30,7 +30,7 @@ use crate::log_reader::{LogReader, Record};
 use crate::manifest::Manifest;
 use crate::mapped_file::{Allocation, MappedFile};
 use crate::mapped_file_queue::{Layout, MappedFileQueue};
-use crate::message::{self, MessageView};
+use crate::message::{self, MessageView, decode_message};
 use crate::properties::DispatchProperties;
 use crate::stats::Counters;
 
@@ -101,7 +101,9 @@ pub(crate) fn recover(
         LastStop::Crash => found.flushed.max(proven.map_or(0, |tail| tail.end)),
     };
     let durable = flushed.min(cut_at.unwrap_or(u64::MAX));
-    let (tail, damage) = read_log(&files, read_from, config.check_crc_on_recover, durable, found.flushed);
+    let flushed_end = found.flushed.max(proven.map_or(0, |tail| tail.end));
+    let known = Known { flushed, durable, written: flushed_end };
+    let (tail, damage) = read_log(&files, read_from, config.check_crc_on_recover, known);
     let files = mend_log(files, &damage, config, disk)?;
     let files = cut_log(files, tail.end, config, disk)?;
     let timestamp = tail.last.map_or(0, |last| last.timestamp);
@@ -206,20 +208,26 @@ fn start_without_manifest(files: &MappedFileQueue, last_stop: LastStop, safe_tim
     files.get(first).map_or(0, |f| f.start)
 }
 
-/// Reads messages from `from` on, and says where the log ends and what of it is damaged. Behind `durable` the last
-/// message may lack its end: the CRC covers the body only, so properties that end in the zeroes of an unwritten page
-/// are taken as unwritten.
-fn read_log(
-    files: &MappedFileQueue,
-    from: Tail,
-    check_crc: bool,
-    durable: u64,
+/// Log offsets up to which something is known.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    /// Everything below was on disk once.
     flushed: u64,
-) -> (Tail, Vec<Range<u64>>) {
+    /// And no file was cut below since.
+    durable: u64,
+    /// This much is known to have been written: zeroes behind it are the end.
+    written: u64,
+}
+
+/// Reads messages from `from` on, and says where the log ends and what of it is damaged. Below `flushed` everything was
+/// on disk once, so messages behind damage count. Behind `durable` (also: behind where a file was cut) the last message
+/// may lack its end: the CRC covers the body only, so properties that end in the zeroes of an unwritten page are taken
+/// as unwritten.
+fn read_log(files: &MappedFileQueue, from: Tail, check_crc: bool, known: Known) -> (Tail, Vec<Range<u64>>) {
     let mut tail = from;
     let mut before_last = from;
     let mut last_ends_in_zero = false;
-    let mut reader = LogReader::new(files, from.end).past_damage_below(durable, flushed);
+    let mut reader = LogReader::new(files, from.end).past_damage_below(known.flushed, known.written);
     while let Some(record) = reader.next_record() {
         let mut last = tail.last;
         let mut ends_in_zero = false;
@@ -227,7 +235,7 @@ fn read_log(
             let offset = view.physical_offset;
             if check_crc && !view.crc_matches() {
                 tracing::error!(offset, topic = view.topic, "CRC mismatch");
-                if offset >= durable {
+                if offset >= known.flushed {
                     break;
                 }
             }
@@ -240,7 +248,7 @@ fn read_log(
         last_ends_in_zero = ends_in_zero;
         tail = Tail { end: reader.offset(), last };
     }
-    let torn = last_ends_in_zero && tail.end > durable;
+    let torn = last_ends_in_zero && tail.end > known.durable;
     (if torn { before_last } else { tail }, reader.into_damage())
 }
 
@@ -391,10 +399,13 @@ fn redispatch(
         let waits = is_deleted(m) || is_reset;
         match if waits { None } else { dispatch.enqueue(m, &found, from == all)? } {
             Some((Push::Gap(_), _)) => again_from_all = true,
-            Some((Push::Lost, _)) => {
-                dispatch.queues.find_or_create(m.topic, m.queue_id).reset()?;
-                reset.insert((m.topic.to_owned(), m.queue_id));
-                again_from_all = true;
+            Some((push @ (Push::Lost | Push::Known | Push::Conflict), _)) => {
+                let queue = dispatch.queues.find(m.topic, m.queue_id);
+                if let Some(queue) = queue.filter(|queue| push == Push::Lost || !is_known(log, queue, m)) {
+                    queue.reset()?;
+                    reset.insert((m.topic.to_owned(), m.queue_id));
+                    again_from_all = true;
+                }
             }
             _ => {}
         }
@@ -416,6 +427,18 @@ fn redispatch(
         })?;
     }
     Ok(())
+}
+
+/// Whether a queue that passed over a message is right: the unit in its place is its own, or that of another message
+/// (the topic was deleted and made again). A damaged unit is of no message.
+fn is_known(log: &CommitLog, queue: &ConsumeQueue, m: &MessageView<'_>) -> bool {
+    let unit = queue.entry(m.queue_offset).or_else(|| queue.entry(queue.max_offset() - 1));
+    unit.is_none_or(|unit| {
+        let place = (m.topic, m.queue_id, unit.queue_offset, unit.size);
+        let is_there = |v: MessageView<'_>| (v.topic, v.queue_id, v.queue_offset, v.total_size) == place;
+        (unit.offset, unit.size) == (m.physical_offset, m.total_size)
+            || log.unit_at(unit.offset).is_some_and(|bytes| decode_message(&bytes).is_ok_and(is_there))
+    })
 }
 
 /// Visits every message from `from`, which is the start of one.

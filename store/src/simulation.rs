@@ -403,8 +403,8 @@ fn is_key(m: &crate::message::MessageView<'_>, key: u64) -> bool {
     crate::properties::property(m.properties, crate::properties::UNIQ_KEY) == Some(&format!("K{key}"))
 }
 
-fn shared_memory() -> PathBuf {
-    // Many small files: in memory where there is such a file system.
+/// A directory for many small files: in memory where there is such a file system.
+pub(crate) fn shared_memory() -> PathBuf {
     let dir = PathBuf::from("/dev/shm");
     if dir.is_dir() { dir } else { std::env::temp_dir() }
 }
