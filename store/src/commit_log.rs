@@ -318,21 +318,8 @@ mod tests {
     }
 
     fn unit(body: usize) -> Vec<u8> {
-        let host = "127.0.0.1:10911".parse().unwrap();
         let body = vec![b'x'; body];
-        let m = NewMessage {
-            topic: "T",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 1,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &body,
-            properties: b"",
-        };
+        let m = NewMessage { body: &body, ..NewMessage::sample() };
         let mut out = Vec::new();
         encode(&m, false, &mut out).unwrap();
         out

@@ -239,24 +239,20 @@ impl ConsumeQueue {
         if gap > 0 && !fill {
             return Ok(Push::Gap(gap));
         }
-        let is_empty = self.files.first_start().is_none();
-        if is_empty {
+        if self.files.first_start().is_none() {
             // Only the file that holds the offset is made, filled from its start.
             let units = (self.files.file_size() / UNIT) as i64;
             expected = queue_offset / units * units;
             self.flushed.store(expected as u64 * UNIT, Ordering::Release);
             self.min.store(queue_offset, Ordering::Release);
             self.max.store(expected, Ordering::Release);
+        } else if gap as u64 * UNIT > self.files.file_size() {
+            return Ok(Push::Conflict);
         }
-        if gap > 0 || is_empty {
-            if gap as u64 * UNIT > self.files.file_size() && !is_empty {
-                return Ok(Push::Conflict);
-            }
-            for offset in expected..queue_offset {
-                self.write(&mut writer, offset, 0, FILLER_SIZE, 0)?;
-                // Should a later one fail, the next try goes on behind this.
-                self.max.store(offset + 1, Ordering::Release);
-            }
+        for offset in expected..queue_offset {
+            self.write(&mut writer, offset, 0, FILLER_SIZE, 0)?;
+            // Should a later one fail, the next try goes on behind this.
+            self.max.store(offset + 1, Ordering::Release);
         }
         self.write(&mut writer, queue_offset, physical, size, tags_code)?;
         self.max_physical.store(behind, Ordering::Release);

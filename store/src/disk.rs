@@ -17,7 +17,7 @@ use rustix::fs::FallocateFlags;
 
 use crate::error::StoreError;
 
-/// Blocks are zeroed and rewritten in pieces of this size where the file system has no call for it.
+/// Blocks are rewritten in pieces of this size where the file system has no call to allocate them.
 const PIECE: usize = 64 << 10;
 
 /// One call, as [`Faults`] sees it. Ranges are bytes.
@@ -290,10 +290,12 @@ fn gone(result: io::Result<()>) -> io::Result<()> {
 /// Allocation where the file system has no call for it: write back what is there.
 fn rewrite(file: &File, from: u64, to: u64) -> io::Result<()> {
     let mut piece = vec![0; PIECE];
-    pieces(from, to, |at, len| {
-        file.read_exact_at(&mut piece[..len], at)?;
-        file.write_all_at(&piece[..len], at)
-    })
+    for at in (from..to).step_by(PIECE) {
+        let part = &mut piece[..PIECE.min((to - at) as usize)];
+        file.read_exact_at(part, at)?;
+        file.write_all_at(part, at)?;
+    }
+    Ok(())
 }
 
 /// Zeroes what is not zero, without allocating holes.
@@ -308,16 +310,6 @@ fn zero_what_is_not(file: &File, from: u64, to: u64) -> io::Result<()> {
             file.write_all_at(&ZERO[..page.len()], at)?;
         }
         at += page.len() as u64;
-    }
-    Ok(())
-}
-
-fn pieces(from: u64, to: u64, mut each: impl FnMut(u64, usize) -> io::Result<()>) -> io::Result<()> {
-    let mut at = from;
-    while at < to {
-        let len = (PIECE as u64).min(to - at) as usize;
-        each(at, len)?;
-        at += len as u64;
     }
     Ok(())
 }

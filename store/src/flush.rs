@@ -246,20 +246,7 @@ mod tests {
     }
 
     fn message() -> NewMessage<'static> {
-        let host = "127.0.0.1:10911".parse().unwrap();
-        NewMessage {
-            topic: "T",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 0,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: b"body",
-            properties: b"",
-        }
+        NewMessage { body: b"body", ..NewMessage::sample() }
     }
 
     #[tokio::test]

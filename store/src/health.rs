@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
 
 use crate::error::StoreError;
 
@@ -15,8 +14,7 @@ pub(crate) struct Health {
     /// Percent used of the partition while it is too full to write, else 0.
     disk_full: AtomicU8,
     /// Why the last append failed at the disk; appends are tried all the same.
-    failing: Mutex<Option<Arc<str>>>,
-    is_failing: AtomicBool,
+    failing: ArcSwapOption<String>,
     /// Why messages do not reach their queues; none are accepted meanwhile.
     undispatchable: ArcSwapOption<String>,
     closed: AtomicBool,
@@ -39,16 +37,14 @@ impl Health {
     }
 
     /// Notes that the disk refused an append, until [`Health::recovered`].
-    pub(crate) fn set_failing(&self, reason: &dyn std::fmt::Display) {
-        *self.failing.lock() = Some(reason.to_string().into());
-        self.is_failing.store(true, Ordering::Release);
+    pub(crate) fn set_failing(&self, reason: &StoreError) {
+        self.failing.store(Some(Arc::new(reason.to_string())));
     }
 
     /// An append succeeded, or there is room for one again.
     pub(crate) fn recovered(&self) {
         if self.is_failing() {
-            self.is_failing.store(false, Ordering::Release);
-            *self.failing.lock() = None;
+            self.failing.store(None);
         }
     }
 
@@ -60,16 +56,13 @@ impl Health {
     }
 
     pub(crate) fn is_failing(&self) -> bool {
-        self.is_failing.load(Ordering::Acquire)
+        self.failing.load().is_some()
     }
 
     /// As [`Health::writable`], and an error while the disk refuses appends.
     pub(crate) fn appendable(&self) -> Result<(), StoreError> {
         self.writable()?;
-        match &*self.failing.lock() {
-            Some(reason) => Err(StoreError::Failing { reason: Arc::clone(reason) }),
-            None => Ok(()),
-        }
+        not_failing(&self.failing)
     }
 
     /// `true` for the first caller.
@@ -84,12 +77,17 @@ impl Health {
         if let Some(e) = self.poisoned() {
             return Err(e);
         }
-        if let Some(reason) = &*self.undispatchable.load() {
-            return Err(StoreError::Failing { reason: reason.as_str().into() });
-        }
+        not_failing(&self.undispatchable)?;
         match self.disk_full.load(Ordering::Relaxed) {
             0 => Ok(()),
             percent => Err(StoreError::DiskFull { percent }),
         }
+    }
+}
+
+fn not_failing(reason: &ArcSwapOption<String>) -> Result<(), StoreError> {
+    match &*reason.load() {
+        Some(reason) => Err(StoreError::Failing { reason: reason.as_str().into() }),
+        None => Ok(()),
     }
 }

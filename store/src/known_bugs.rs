@@ -79,20 +79,7 @@ fn config(dir: &Path) -> StoreConfig {
 }
 
 fn message(body: &[u8]) -> NewMessage<'_> {
-    let host = "127.0.0.1:10911".parse().unwrap();
-    NewMessage {
-        topic: "T",
-        queue_id: 0,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body,
-        properties: b"UNIQ_KEY\x01K\x02",
-    }
+    NewMessage { body, properties: b"UNIQ_KEY\x01K\x02", ..NewMessage::sample() }
 }
 
 fn dispatch(store: &MessageStore) {

@@ -184,21 +184,8 @@ mod tests {
         for start in [0, FILE, 2 * FILE] {
             let mut bytes = Vec::new();
             for i in 0..4 {
-                let host = "127.0.0.1:10911".parse().unwrap();
                 let body = vec![b'x'; 108 + i];
-                let m = NewMessage {
-                    topic: "T",
-                    queue_id: 0,
-                    flag: 0,
-                    sys_flag: 0,
-                    born_timestamp: 1,
-                    born_host: host,
-                    store_host: host,
-                    reconsume_times: 0,
-                    prepared_transaction_offset: 0,
-                    body: &body,
-                    properties: b"",
-                };
+                let m = NewMessage { body: &body, ..NewMessage::sample() };
                 let at = bytes.len();
                 encode(&m, false, &mut bytes).unwrap();
                 patch(&mut bytes[at..], 0, start + at as u64, 5);

@@ -116,6 +116,27 @@ pub struct NewMessage<'a> {
     pub properties: &'a [u8],
 }
 
+#[cfg(test)]
+impl NewMessage<'static> {
+    /// An empty message of topic `T`, queue 0, for tests to change.
+    pub(crate) fn sample() -> Self {
+        let host = SocketAddr::from(([127, 0, 0, 1], 10911));
+        Self {
+            topic: "T",
+            queue_id: 0,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 1,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: b"",
+            properties: b"",
+        }
+    }
+}
+
 /// Where an append landed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {

@@ -96,13 +96,10 @@ pub(crate) fn recover(
         let safe = found.checkpoint.safe(config.message_index_safe);
         Tail::at(start_without_manifest(&files, last_stop, safe))
     });
-    let flushed = match last_stop {
-        LastStop::Clean => u64::MAX,
-        LastStop::Crash => found.flushed.max(proven.map_or(0, |tail| tail.end)),
-    };
+    let written = found.flushed.max(proven.map_or(0, |tail| tail.end));
+    let flushed = if last_stop == LastStop::Clean { u64::MAX } else { written };
     let durable = flushed.min(cut_at.unwrap_or(u64::MAX));
-    let flushed_end = found.flushed.max(proven.map_or(0, |tail| tail.end));
-    let known = Known { flushed, durable, written: flushed_end };
+    let known = Known { flushed, durable, written };
     let (tail, damage) = read_log(&files, read_from, config.check_crc_on_recover, known);
     let files = mend_log(files, &damage, config, disk)?;
     let files = cut_log(files, tail.end, config, disk)?;

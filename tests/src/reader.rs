@@ -14,7 +14,6 @@ const PULL_MESSAGE: i32 = 11;
 const QUERY_MESSAGE: i32 = 12;
 const QUERY_CONSUMER_OFFSET: i32 = 14;
 const UPDATE_CONSUMER_OFFSET: i32 = 15;
-const UPDATE_AND_CREATE_TOPIC: i32 = 17;
 const GET_MAX_OFFSET: i32 = 30;
 const GET_MIN_OFFSET: i32 = 31;
 const VIEW_MESSAGE_BY_ID: i32 = 33;
@@ -52,18 +51,7 @@ impl Reader {
 
     /// Creates or changes a topic of `queues` queues.
     pub fn create_topic(&mut self, topic: &str, queues: i32) -> Result<Response> {
-        let queues = queues.to_string();
-        let ext = [
-            ("topic", topic),
-            ("defaultTopic", "TBW102"),
-            ("readQueueNums", &queues),
-            ("writeQueueNums", &queues),
-            ("perm", "6"),
-            ("topicFilterType", "SINGLE_TAG"),
-            ("topicSysFlag", "0"),
-            ("order", "false"),
-        ];
-        self.wire.call(UPDATE_AND_CREATE_TOPIC, &ext, &[])
+        self.wire.create_topic(topic, queues)
     }
 
     /// Deletes a topic.

@@ -11,6 +11,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+const UPDATE_AND_CREATE_TOPIC: i32 = 17;
+
 /// A decoded response.
 #[derive(Debug)]
 pub struct Response {
@@ -55,6 +57,22 @@ impl Wire {
         let (opaque, response) = self.receive()?;
         ensure!(opaque == asked, "an answer to {opaque} instead of {asked}");
         Ok(response)
+    }
+
+    /// Creates or changes a topic of `queues` queues to read from and to write to.
+    pub fn create_topic(&mut self, topic: &str, queues: impl std::fmt::Display) -> Result<Response> {
+        let queues = queues.to_string();
+        let ext = [
+            ("topic", topic),
+            ("defaultTopic", "TBW102"),
+            ("readQueueNums", &queues),
+            ("writeQueueNums", &queues),
+            ("perm", "6"),
+            ("topicFilterType", "SINGLE_TAG"),
+            ("topicSysFlag", "0"),
+            ("order", "false"),
+        ];
+        self.call(UPDATE_AND_CREATE_TOPIC, &ext, &[])
     }
 
     /// Sends one request; returns the number that its response will carry.

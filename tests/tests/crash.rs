@@ -88,17 +88,7 @@ fn killed_under_load(kind: Kind) -> Result<()> {
 
 /// Four queues on one broker.
 fn create_topic(broker: &Broker, topic: &str) -> Result<()> {
-    let ext = [
-        ("topic", topic),
-        ("defaultTopic", "TBW102"),
-        ("readQueueNums", "4"),
-        ("writeQueueNums", "4"),
-        ("perm", "6"),
-        ("topicFilterType", "SINGLE_TAG"),
-        ("topicSysFlag", "0"),
-        ("order", "false"),
-    ];
-    let response = Wire::connect(broker.socket(), Duration::from_secs(20))?.call(17, &ext, &[])?;
+    let response = Wire::connect(broker.socket(), Duration::from_secs(20))?.create_topic(topic, 4)?;
     ensure!(response.code == 0, "creating {topic}: {response:?}");
     Ok(())
 }

@@ -82,20 +82,9 @@ impl Session<'_> {
 
 /// Creates a topic with `queues` queues on every broker of `cluster` and waits for its route.
 pub(crate) fn create_topic(cluster: &Cluster, topic: &str, queues: u32) -> Result<()> {
-    let queues = queues.to_string();
     for broker in &cluster.brokers {
         let mut wire = Wire::connect(broker.socket(), Duration::from_secs(20))?;
-        let ext = [
-            ("topic", topic),
-            ("defaultTopic", "TBW102"),
-            ("readQueueNums", &queues),
-            ("writeQueueNums", &queues),
-            ("perm", "6"),
-            ("topicFilterType", "SINGLE_TAG"),
-            ("topicSysFlag", "0"),
-            ("order", "false"),
-        ];
-        let response = wire.call(17, &ext, &[])?;
+        let response = wire.create_topic(topic, queues)?;
         ensure!(response.code == 0, "creating {topic} on {}: {} {:?}", broker.name(), response.code, response.remark);
     }
     let mut wire = Wire::connect(cluster.namesrv.socket(), Duration::from_secs(20))?;
