@@ -229,7 +229,8 @@ impl Core {
         }
         let Some((start, file)) = self.log.file_at(unit.offset) else { return false };
         let from = (unit.offset - start) as usize;
-        !file.part(from, file.len().min(from + max_bytes)).is_resident()
+        let bytes = max_bytes.min(self.config.max_transfer_bytes_on_message_in_disk).max(unit.size as usize);
+        !file.part(from, file.len().min(from + bytes)).is_resident()
     }
 
     pub(crate) fn store_time(&self, topic: &str, queue_id: i32, offset: i64) -> Option<i64> {
