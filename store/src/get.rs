@@ -10,7 +10,7 @@ use crate::commit_log::CommitLog;
 use crate::consume_queue::{ConsumeQueue, UNIT, is_message};
 use crate::core::Core;
 use crate::mapped_file::Slice;
-use crate::message::{self, Head};
+use crate::message::decode_message;
 use crate::results::{GetResult, GetStatus, QueueEntry, TimeBoundary};
 
 /// Queue bytes one pull looks at, at least.
@@ -49,10 +49,8 @@ impl Collected {
         let Some((start, file)) = self.file.as_ref().filter(|file| holds(file)) else { return false };
         let (from, to) = ((unit.offset - start) as usize, (end - start) as usize);
         let bytes = &file[from..to];
-        // A damaged unit may point to the beginning of a wrong message.
-        if message::head(bytes) != Head::Message(unit.size as usize)
-            || message::read_i64(bytes, message::AT_QUEUE_OFFSET) != unit.queue_offset
-        {
+        // A damaged unit may point to the beginning of a wrong message, and a client cannot get past a damaged one.
+        if !decode_message(bytes).is_ok_and(|m| (m.total_size, m.queue_offset) == (unit.size, unit.queue_offset)) {
             return false;
         }
         match &mut self.run {

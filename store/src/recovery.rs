@@ -10,6 +10,8 @@
 //! are dispatched from the log's first file. Derived files never keep the store from opening. May not: run while
 //! anything else writes.
 
+mod queue_order;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -30,8 +32,9 @@ use crate::log_reader::{LogReader, Record};
 use crate::manifest::Manifest;
 use crate::mapped_file::{Allocation, MappedFile};
 use crate::mapped_file_queue::{Layout, MappedFileQueue};
-use crate::message::{self, MessageView, decode_message};
+use crate::message::{self, MessageView, decode_message, sys_flag};
 use crate::properties::DispatchProperties;
+use crate::recovery::queue_order::{Place, QueueOrder};
 use crate::stats::Counters;
 
 /// Files at the end that a clean start without manifest reads again.
@@ -90,8 +93,9 @@ pub(crate) fn recover(
     let (files, cut_at) = open_log_files(&layout)?;
     let files = MappedFileQueue::new(layout, files);
     let manifest = Manifest::load(&config.store_path_root_dir, disk);
-    // A file that was cut later proves nothing, whatever its checksums say of the bodies.
-    let proven = manifest.as_ref().filter(|_| cut_at.is_none()).and_then(|m| proven_tail(&files, m));
+    // Of a file that was cut later the manifest proves nothing, whatever its checksums say of the bodies.
+    let is_whole = |m: &&Manifest| cut_at.is_none_or(|cut| m.dispatched <= cut);
+    let proven = manifest.as_ref().filter(is_whole).and_then(|m| proven_tail(&files, m));
     let read_from = proven.unwrap_or_else(|| {
         let safe = found.checkpoint.safe(config.message_index_safe);
         Tail::at(start_without_manifest(&files, last_stop, safe))
@@ -389,12 +393,12 @@ fn redispatch(
     let indexed = dispatch.index.and_then(Index::end_physical);
     let mut again_from_all = false;
     let mut reset = BTreeSet::new();
-    walk(log, from, |m| {
-        let found = DispatchProperties::scan(m.properties);
+    let mut enqueue = |m: &MessageView<'_>| {
         // What was reset waits for the second walk, which begins with its first message.
-        let is_reset = !reset.is_empty() && reset.contains(&(m.topic.to_owned(), m.queue_id));
-        let waits = is_deleted(m) || is_reset;
-        match if waits { None } else { dispatch.enqueue(m, &found, from == all)? } {
+        if !reset.is_empty() && reset.contains(&(m.topic.to_owned(), m.queue_id)) {
+            return Ok(());
+        }
+        match dispatch.enqueue(m, &DispatchProperties::scan(m.properties), from == all)? {
             Some((Push::Gap(_), _)) => again_from_all = true,
             Some((push @ (Push::Lost | Push::Known | Push::Conflict), _)) => {
                 let queue = dispatch.queues.find(m.topic, m.queue_id);
@@ -406,24 +410,74 @@ fn redispatch(
             }
             _ => {}
         }
+        Ok(())
+    };
+    walk_queues(log, dispatch.queues, from, is_deleted, &mut enqueue, |m| {
         // A crash may have come between two keys of the newest indexed message; twice does no harm there.
         let again = |indexed| m.physical_offset == indexed && last_stop == LastStop::Crash;
         if indexed.is_none_or(|indexed| m.physical_offset > indexed || again(indexed)) {
-            dispatch.index(m, &found)?;
+            dispatch.index(m, &DispatchProperties::scan(m.properties))?;
         }
         Ok(())
     })?;
     if again_from_all {
         tracing::warn!("consume queues lack messages, all are dispatched again");
-        walk(log, all, |m| {
-            if is_deleted(m) {
-                Ok(())
-            } else {
-                dispatch.enqueue(m, &DispatchProperties::scan(m.properties), true).map(|_| ())
-            }
-        })?;
+        let mut enqueue =
+            |m: &MessageView<'_>| dispatch.enqueue(m, &DispatchProperties::scan(m.properties), true).map(|_| ());
+        walk_queues(log, dispatch.queues, all, is_deleted, &mut enqueue, |_| Ok(()))?;
     }
     Ok(())
+}
+
+/// Visits every message from `from`, and hands those to `enqueue`, in the order of their queues, that are not deleted
+/// and whose queue offset is believed.
+fn walk_queues(
+    log: &CommitLog,
+    queues: &ConsumeQueues,
+    from: u64,
+    is_deleted: impl Fn(&MessageView<'_>) -> bool,
+    enqueue: &mut dyn FnMut(&MessageView<'_>) -> Result<(), StoreError>,
+    mut visit: impl FnMut(&MessageView<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut order = QueueOrder::default();
+    walk(log, from, |m| {
+        visit(m)?;
+        if is_deleted(m) || !sys_flag::enters_queue(m.sys_flag) {
+            return Ok(());
+        }
+        let place = Place { queue_offset: m.queue_offset, physical: m.physical_offset };
+        let last = || {
+            let queue = queues.find(m.topic, m.queue_id).filter(|q| q.max_physical() <= m.physical_offset)?;
+            Some(queue.max_offset() - 1).filter(|last| *last >= 0)
+        };
+        let verdict = order.next(m.topic, m.queue_id, place, last);
+        if let Some(damaged) = verdict.damaged {
+            tracing::error!(topic = m.topic, queue_id = m.queue_id, ?damaged, "the queue offset is damaged");
+        }
+        if let Some(before) = verdict.before {
+            enqueue_at(log, before, enqueue)?;
+        }
+        if verdict.itself { enqueue(m) } else { Ok(()) }
+    })?;
+    for rest in order.finish() {
+        for place in &rest.believed {
+            enqueue_at(log, *place, enqueue)?;
+        }
+        if rest.next_offset > 0 {
+            tracing::warn!(?rest, "the queue's last message does not follow the one before it");
+            queues.find_or_create(&rest.topic, rest.queue_id).settle_next_offset(rest.next_offset);
+        }
+    }
+    Ok(())
+}
+
+fn enqueue_at(
+    log: &CommitLog,
+    place: Place,
+    enqueue: &mut dyn FnMut(&MessageView<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let Some(unit) = log.unit_at(place.physical) else { return Ok(()) };
+    decode_message(&unit).map_or(Ok(()), |m| enqueue(&m))
 }
 
 /// Whether a queue that passed over a message is right: the unit in its place is its own, or that of another message
