@@ -94,9 +94,18 @@ impl Core {
 
     /// Flushes everything and writes checkpoint and manifest, unless something could not be flushed.
     pub(crate) fn checkpoint_all(&self) -> Result<(), StoreError> {
+        self.checkpoint(false)
+    }
+
+    /// The same at the end, when nobody writes any more.
+    pub(crate) fn checkpoint_closed(&self) -> Result<(), StoreError> {
+        self.checkpoint(true)
+    }
+
+    fn checkpoint(&self, is_closed: bool) -> Result<(), StoreError> {
         self.flush_log(0)?;
         // Read before the flush: what is noted must be on disk when it is noted.
-        let manifest = self.manifest();
+        let manifest = self.manifest(is_closed);
         let timestamp = self.last_dispatched.lock().map_or(0, |last| last.timestamp);
         self.flush_queues(0)?;
         if let Some(index) = &self.index {
@@ -119,13 +128,14 @@ impl Core {
         self.derived_failed.store(true, Ordering::Release);
     }
 
-    fn manifest(&self) -> Manifest {
+    fn manifest(&self, is_closed: bool) -> Manifest {
         let last = *self.last_dispatched.lock();
         let mut manifest = Manifest {
             dispatched: last.map_or_else(|| self.dispatched.load(Ordering::Acquire), |last| last.end),
             last_message: last.map(|last| last.offset),
             index_end: self.index.as_ref().and_then(crate::index::Index::end_physical),
             index_files: self.index.as_ref().map_or(0, crate::index::Index::file_count),
+            index: self.index.as_ref().map_or_else(Vec::new, |index| index.held(is_closed)),
             // What the log has lost needs no note.
             deleted: {
                 let mut deleted = self.deleted.lock();

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::hot_files::HotFiles;
+use crate::index_checksums::{self, HeldIndexFile, Scope};
 use crate::index_file::{IndexFile, IndexShape, key_hash};
 use crate::properties::{java_hash_onto, java_string_hash};
 
@@ -40,16 +41,38 @@ impl Trusted {
     pub(crate) const ALL: Self = Self { offset: u64::MAX, timestamp: i64::MAX };
 }
 
+/// What the manifest says of the index.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct HeldIndex<'a> {
+    /// Oldest first.
+    pub(crate) files: &'a [HeldIndexFile],
+    /// Nobody wrote since.
+    pub(crate) is_final: bool,
+}
+
+impl HeldIndex<'_> {
+    fn is_as_held(self, file: &IndexFile, scopes: &[Scope], disk: &Disk) -> Result<bool, StoreError> {
+        let name = file.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(number) = self.files.iter().position(|held| held.name == name) else { return Ok(true) };
+        // Entries are added to the newest one only.
+        let is_final = self.is_final || number + 1 < self.files.len();
+        file.is_as_held(&self.files[number], scopes[number], is_final, disk)
+    }
+}
+
 impl Index {
-    /// Loads the files. Those of another shape, or not trusted, are deleted; the newest is made consistent again and
-    /// cut behind what is trusted and what the log has. Older ones were complete on disk before the next was begun.
+    /// Loads the files. Those of another shape, not trusted, or other than the manifest `held` them are deleted; the newest
+    /// is made consistent again and cut behind what is trusted and what the log has. Older ones were complete on disk
+    /// before the next was begun.
     pub(crate) fn recover(
         dir: PathBuf,
         shape: IndexShape,
         log_end: u64,
         trusted: Trusted,
+        held: HeldIndex<'_>,
         disk: Disk,
     ) -> Result<Self, StoreError> {
+        let scopes = index_checksums::scopes(held.files, shape);
         let hot = HotFiles::new(MAPPED_FILES);
         let mut files: Vec<Arc<IndexFile>> = Vec::new();
         let end = log_end.min(trusted.offset.saturating_add(1));
@@ -63,7 +86,8 @@ impl Index {
                 let file = IndexFile::open(path.clone(), shape, &disk, &hot)?;
                 intact = file.count() > 1
                     && (before..u64::MAX / 2).contains(&file.end_physical())
-                    && file.end_timestamp() <= trusted.timestamp;
+                    && file.end_timestamp() <= trusted.timestamp
+                    && held.is_as_held(&file, &scopes, &disk)?;
                 if intact {
                     files.push(Arc::new(file));
                     continue;
@@ -189,6 +213,15 @@ impl Index {
         }
     }
 
+    /// What the manifest notes of each file, oldest first; `is_closed` when nobody writes any more.
+    pub(crate) fn held(&self, is_closed: bool) -> Vec<HeldIndexFile> {
+        let files = self.files.load();
+        let held = files.iter().enumerate().map(|(i, file)| file.held(is_closed || i + 1 < files.len(), &self.disk));
+        // What cannot be read now cannot be compared later.
+        held.filter_map(|held| held.inspect_err(|error| tracing::error!(%error, "no checksum of an index file")).ok())
+            .collect()
+    }
+
     /// How many files there are.
     pub(crate) fn file_count(&self) -> usize {
         self.files.load().len()
@@ -224,7 +257,9 @@ mod tests {
     #[test]
     fn files_follow_each_other_and_come_back() {
         let dir = tempfile::tempdir().unwrap();
-        let index = Index::recover(dir.path().join("index"), SHAPE, 0, Trusted::ALL, Disk::default()).unwrap();
+        let index =
+            Index::recover(dir.path().join("index"), SHAPE, 0, Trusted::ALL, HeldIndex::default(), Disk::default())
+                .unwrap();
         for i in 1..=8 {
             index.put("T", if i % 2 == 0 { "even" } else { "odd" }, i * 100, i as i64 * 1000).unwrap();
         }
@@ -232,12 +267,16 @@ mod tests {
         assert_eq!(found(&index, "even", 0, i64::MAX), [800, 600, 400, 200]);
         assert_eq!(found(&index, "odd", 3000, 5000), [500, 300]);
         drop(index);
-        let index = Index::recover(dir.path().join("index"), SHAPE, 750, Trusted::ALL, Disk::default()).unwrap();
+        let index =
+            Index::recover(dir.path().join("index"), SHAPE, 750, Trusted::ALL, HeldIndex::default(), Disk::default())
+                .unwrap();
         assert_eq!(found(&index, "even", 0, i64::MAX), [600, 400, 200], "cut at the log's end");
         assert_eq!(index.end_physical(), Some(700));
         drop(index);
         let trusted = Trusted { offset: 600, timestamp: i64::MAX };
-        let index = Index::recover(dir.path().join("index"), SHAPE, 750, trusted, Disk::default()).unwrap();
+        let index =
+            Index::recover(dir.path().join("index"), SHAPE, 750, trusted, HeldIndex::default(), Disk::default())
+                .unwrap();
         assert_eq!(index.end_physical(), Some(600), "cut behind what is trusted");
         assert_eq!(index.delete_expired(350).unwrap(), 1);
         assert_eq!(found(&index, "even", 0, i64::MAX), [600, 400]);
@@ -247,14 +286,16 @@ mod tests {
     fn a_damaged_file_goes_and_takes_the_later_ones_along() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("index");
-        let index = Index::recover(root.clone(), SHAPE, 0, Trusted::ALL, Disk::default()).unwrap();
+        let index =
+            Index::recover(root.clone(), SHAPE, 0, Trusted::ALL, HeldIndex::default(), Disk::default()).unwrap();
         for i in 1..=8 {
             index.put("T", "k", i * 100, 1000).unwrap();
         }
         let second = index_paths(&root, &Disk::default()).unwrap()[1].0.clone();
         drop(index);
         std::fs::write(&second, "short").unwrap();
-        let index = Index::recover(root.clone(), SHAPE, 9999, Trusted::ALL, Disk::default()).unwrap();
+        let index =
+            Index::recover(root.clone(), SHAPE, 9999, Trusted::ALL, HeldIndex::default(), Disk::default()).unwrap();
         assert_eq!((index.file_count(), index.end_physical()), (1, Some(300)));
     }
 
@@ -262,7 +303,8 @@ mod tests {
     fn a_damaged_header_of_an_older_file_is_found_at_the_first_opening() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("index");
-        let recover = || Index::recover(root.clone(), SHAPE, 9999, Trusted::ALL, Disk::default()).unwrap();
+        let recover =
+            || Index::recover(root.clone(), SHAPE, 9999, Trusted::ALL, HeldIndex::default(), Disk::default()).unwrap();
         let index = recover();
         for i in 1..=8 {
             index.put("T", "k", i * 100, 1000).unwrap();

@@ -9,12 +9,15 @@
 //! Entry 0 is never used and `indexCount` starts at 1. One thread writes, any may search. May not: read the log.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::hot_files::HotFiles;
+use crate::index_checksums::{self, HeldIndexFile, IndexChecksums, Scope};
 use crate::mapped_file::{MappedWords, WordFile};
 use crate::message::{read_i64, read_u32, read_u64};
 
@@ -55,6 +58,9 @@ pub(crate) struct IndexFile {
     file: WordFile,
     shape: IndexShape,
     header: Header,
+    checksums: Mutex<IndexChecksums>,
+    /// Of header and slots, once they do not change any more.
+    table: OnceLock<u32>,
 }
 
 /// The header's fields, here so that most files need not be mapped.
@@ -94,7 +100,7 @@ impl IndexFile {
         let file = WordFile::create(path, shape.file_len(), shape.entry_at(0), disk, hot)?;
         let header = Header { index_count: AtomicU32::new(1), ..Header::default() };
         header.store(&file.words()?);
-        Ok(Self { file, shape, header })
+        Ok(Self { file, shape, header, checksums: Mutex::default(), table: OnceLock::new() })
     }
 
     /// Opens a file of full length.
@@ -109,7 +115,52 @@ impl IndexFile {
             // Never more than the file holds, whatever the disk says; entry 0 is no entry.
             index_count: AtomicU32::new(read_u32(&raw, AT_INDEX_COUNT).clamp(1, shape.entries)),
         };
-        Ok(Self { file: WordFile::of(path, shape.file_len(), disk, hot), shape, header })
+        let file = WordFile::of(path, shape.file_len(), disk, hot);
+        Ok(Self { file, shape, header, checksums: Mutex::default(), table: OnceLock::new() })
+    }
+
+    /// What the manifest notes of the file; header and slots too when it `is_final`.
+    pub(crate) fn held(&self, is_final: bool, disk: &Disk) -> Result<HeldIndexFile, StoreError> {
+        let count = self.count();
+        let table = match self.table.get() {
+            Some(known) => Some(*known),
+            None if is_final => {
+                let table = index_checksums::table(self.path(), self.shape, disk)?;
+                Some(*self.table.get_or_init(|| table))
+            }
+            None => None,
+        };
+        Ok(HeldIndexFile {
+            name: self.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            count,
+            begin_timestamp: self.begin_timestamp(),
+            blocks: self.checksums.lock().follow(self.path(), self.shape, count, disk)?,
+            table,
+        })
+    }
+
+    /// Whether the file is what was noted of it, as far as `scope` goes; entries may have been added since unless it
+    /// `is_final`.
+    pub(crate) fn is_as_held(
+        &self,
+        held: &HeldIndexFile,
+        scope: Scope,
+        is_final: bool,
+        disk: &Disk,
+    ) -> Result<bool, StoreError> {
+        let as_many = if is_final { self.count() == held.count } else { self.count() >= held.count };
+        if !as_many || held.count == 0 || self.begin_timestamp() != held.begin_timestamp {
+            return Ok(false);
+        }
+        if is_final
+            && scope.table
+            && let Some(table) = held.table
+            && index_checksums::table(self.path(), self.shape, disk)? != table
+        {
+            return Ok(false);
+        }
+        let verified = IndexChecksums::verified(self.path(), self.shape, held, scope.believed, disk)?;
+        Ok(verified.map(|checksums| *self.checksums.lock() = checksums).is_some())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -250,6 +301,7 @@ impl IndexFile {
         }
         self.header.index_count.store(good, Ordering::Release);
         self.header.store(&words);
+        *self.checksums.lock() = IndexChecksums::default();
         Ok(())
     }
 

@@ -36,6 +36,7 @@ mod get;
 mod health;
 mod hot_files;
 mod index;
+mod index_checksums;
 mod index_file;
 pub mod inspect;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::config_file::ConfigFile;
 use crate::disk::Disk;
 use crate::error::StoreError;
+use crate::index_checksums::HeldIndexFile;
 
 /// See the module.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub(crate) struct Manifest {
     pub(crate) index_end: Option<u64>,
     /// Index files.
     pub(crate) index_files: usize,
+    /// What each of them held, oldest first.
+    #[serde(default)]
+    pub(crate) index: Vec<HeldIndexFile>,
     /// Topics that were deleted, and below which log offset their messages belong to no queue any more.
     #[serde(default)]
     pub(crate) deleted: BTreeMap<String, u64>,

@@ -26,7 +26,7 @@ use crate::disk::Disk;
 use crate::dispatcher::Dispatch;
 use crate::error::StoreError;
 use crate::hot_files::HotFiles;
-use crate::index::{Index, Trusted};
+use crate::index::{HeldIndex, Index, Trusted};
 use crate::index_file::IndexShape;
 use crate::log_reader::{LogReader, Record};
 use crate::manifest::Manifest;
@@ -124,7 +124,12 @@ pub(crate) fn recover(
     let index = config
         .message_index_enable
         .then(|| {
-            Index::recover(config.index_dir(), shape, tail.end, trusted_index(found, manifest.as_ref()), disk.clone())
+            let trusted = trusted_index(found, manifest.as_ref());
+            let held = proven_manifest.map_or_else(HeldIndex::default, |m| HeldIndex {
+                files: &m.index,
+                is_final: last_stop == LastStop::Clean && m.dispatched == tail.end,
+            });
+            Index::recover(config.index_dir(), shape, tail.end, trusted, held, disk.clone())
         })
         .transpose()?;
     // Notes of another log say nothing.

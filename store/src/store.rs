@@ -463,7 +463,7 @@ impl MessageStore {
         for worker in self.workers.lock().drain(..) {
             worker.stop();
         }
-        match dispatched.and_then(|()| core.checkpoint_all()) {
+        match dispatched.and_then(|()| core.checkpoint_closed()) {
             Ok(()) if !core.derived_failed.load(Ordering::Acquire) => {
                 if let Err(e) = core.disk.remove(&core.abort_file) {
                     tracing::error!(error = %e, "the abort file stays, the next start recovers");

@@ -282,6 +282,13 @@ fn a_bit_flipped_in_a_queue_is_mended() {
 }
 
 #[test]
+fn a_bit_flipped_in_the_index_is_mended() {
+    let is_index = |file: &Path| file.parent().unwrap().file_name().unwrap() == "index";
+    flip_everywhere(true, is_index, 0);
+    flip_everywhere(false, is_index, 0);
+}
+
+#[test]
 fn a_bit_flipped_in_a_small_file_costs_nothing() {
     flip_everywhere(true, is_small, 0);
     flip_everywhere(false, is_small, 0);

@@ -12,6 +12,7 @@ use crate::consume_queue::ConsumeQueue;
 use crate::disk::Disk;
 use crate::flushed_mark::FlushedMark;
 use crate::hot_files::HotFiles;
+use crate::index_checksums::HeldIndexFile;
 use crate::index_file::IndexFile;
 use crate::manifest::{Held, Manifest};
 use crate::message::{self, NewMessage, encode, patch};
@@ -150,6 +151,9 @@ fn manifest() -> Inputs {
     let dir = tempdir();
     let mut m = Manifest { dispatched: 4500, last_message: Some(4400), index_end: Some(1900), ..Manifest::default() };
     m.index_files = 3;
+    let name = "20260102030405678".to_owned();
+    m.index =
+        vec![HeldIndexFile { name, count: 9, begin_timestamp: 1_700_000_000_000, blocks: vec![7], table: Some(8) }];
     let held = queue(&dir.path().join("queue"), false).held().expect("it has units");
     m.queues.entry("T".into()).or_default().insert(0, held);
     m.queues.entry("%RETRY%g".into()).or_default().insert(7, Held { next: 12, ..Held::default() });

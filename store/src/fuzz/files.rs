@@ -7,7 +7,7 @@ use super::{empty, inputs, tempdir, write_run};
 use crate::consume_queue::{ConsumeQueue, Push, UNIT, is_message};
 use crate::disk::Disk;
 use crate::hot_files::HotFiles;
-use crate::index::{Index, Trusted};
+use crate::index::{HeldIndex, Index, Trusted};
 use crate::index_file::{IndexFile, IndexShape};
 use crate::log_reader::{LogReader, Record};
 use crate::manifest::Held;
@@ -197,7 +197,9 @@ fn index_files() {
             empty(dir.path());
             let names = (1_u64..).map(|i| dir.path().join(format!("{i:017}")));
             write_run(names, bytes, INDEX.file_len());
-            let recover = |trusted| Index::recover(dir.path().into(), INDEX, 1850, trusted, Disk::default()).unwrap();
+            let recover = |trusted| {
+                Index::recover(dir.path().into(), INDEX, 1850, trusted, HeldIndex::default(), Disk::default()).unwrap()
+            };
             let index = recover(trusted);
             let found = search(&index, &KEYS);
             assert!(index.end_physical().is_none_or(|end| end < 1850 && end <= trusted.offset), "{index:?}");
