@@ -8,10 +8,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use foldhash::fast::RandomState;
+
 /// See the module. One for each walk over the log.
 #[derive(Debug, Default)]
 pub(crate) struct QueueOrder {
-    queues: HashMap<String, HashMap<i32, State>>,
+    queues: HashMap<String, HashMap<i32, State, RandomState>, RandomState>,
 }
 
 #[derive(Debug, Default)]
@@ -66,7 +68,7 @@ impl QueueOrder {
         let is_possible = OFFSETS.contains(&place.queue_offset);
         let place = Place { queue_offset: if is_possible { place.queue_offset } else { -1 }, ..place };
         if !self.queues.contains_key(topic) {
-            self.queues.insert(topic.to_owned(), HashMap::new());
+            self.queues.insert(topic.to_owned(), HashMap::default());
         }
         let Some(queues) = self.queues.get_mut(topic) else { return Verdict::default() };
         queues.entry(queue_id).or_insert_with(|| State { believed: last(), first: None, doubtful: None }).next(place)
