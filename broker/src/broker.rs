@@ -115,7 +115,7 @@ impl Broker {
         handlers::heartbeat::disconnected(self, peer);
     }
 
-    /// Writes the offsets at the end. What is delivered must be on disk before the mark that it is.
+    /// Writes the tables at the end. What is delivered must be on disk before the mark that it is.
     async fn persist(self: &Arc<Self>) {
         let flushed = self.store.flushed(self.store.max_physical_offset()).await;
         if let Err(error) = &flushed {
@@ -123,11 +123,11 @@ impl Broker {
         }
         let broker = Arc::clone(self);
         let persisted = tokio::task::spawn_blocking(move || {
-            let mut results = vec![broker.offsets.persist()];
-            if flushed.is_ok() {
-                results.extend([broker.delay_offsets.persist(), broker.timer.stop()]);
+            persist_tables(&broker);
+            if flushed.is_err() {
+                return;
             }
-            for error in results.into_iter().filter_map(Result::err) {
+            for error in [broker.delay_offsets.persist(), broker.timer.stop()].into_iter().filter_map(Result::err) {
                 tracing::error!("offsets could not be written: {error:#}");
             }
         });
@@ -240,6 +240,20 @@ async fn own_address(config: &BrokerConfig) -> IpAddr {
     address
 }
 
+/// Writes what has changed of the tables that are not written at each change.
+fn persist_tables(broker: &Broker) {
+    let results = [
+        ("consumerOffset.json", broker.offsets.persist()),
+        ("subscriptionGroup.json", broker.groups.write_unwritten()),
+        ("topics.json", broker.topics.write_unwritten()),
+    ];
+    for (file, result) in results {
+        if let Err(error) = result {
+            tracing::error!("{file} could not be written: {error:#}");
+        }
+    }
+}
+
 /// The small duties: offsets to disk, silent clients, statistics.
 async fn look_after(broker: Arc<Broker>, shutdown: CancellationToken) {
     let every = |period| {
@@ -254,10 +268,8 @@ async fn look_after(broker: Arc<Broker>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             _ = persist.tick() => {
                 let broker = Arc::clone(&broker);
-                let written = tokio::task::spawn_blocking(move || broker.offsets.persist()).await;
-                if let Ok(Err(error)) = written {
-                    tracing::error!("consumerOffset.json could not be written: {error:#}");
-                }
+                // A panic there was logged where it happened.
+                let _ = tokio::task::spawn_blocking(move || persist_tables(&broker)).await;
             }
             _ = scan.tick() => {
                 let now = clock::now_millis();

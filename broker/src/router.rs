@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use rocketmq_remoting::client::unsupported;
-use rocketmq_remoting::{Answer, Command, Peer, RequestCode, Service};
+use rocketmq_remoting::{Answer, Command, Peer, RequestCode, ResponseCode, Service};
 
 use crate::broker::Broker;
 use crate::refusal::Refusal;
@@ -14,14 +15,21 @@ pub(crate) struct Router {
     pub(crate) broker: Arc<Broker>,
 }
 
+/// Answers a request, and may wait for the disk.
+type Handler = fn(&Arc<Broker>, &Arc<Peer>, &Command) -> Answer;
+
 impl Service for Router {
     fn call(&self, peer: &Arc<Peer>, request: Command) -> Answer {
-        route(&self.broker, peer, &request).unwrap_or_else(|refusal| Answer::Now(refusal.into_response()))
+        answered(route(&self.broker, peer, &request))
     }
 
     fn disconnected(&self, peer: &Arc<Peer>) {
         self.broker.disconnected(peer);
     }
+}
+
+fn answered(result: Result<Answer, Refusal>) -> Answer {
+    result.unwrap_or_else(|refusal| Answer::Now(refusal.into_response()))
 }
 
 fn route(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<Answer, Refusal> {
@@ -31,9 +39,53 @@ fn route(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<An
         }
         RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => pull::pull(broker, peer, request),
         RequestCode::RECALL_MESSAGE => handlers::recall::recall(broker, peer, request),
-        RequestCode::CONSUMER_SEND_MSG_BACK => send_back::send_back(broker, peer, request),
-        _ => route_admin(broker, peer, request),
+        // It reads an old message, and may make a topic.
+        RequestCode::CONSUMER_SEND_MSG_BACK => Ok(aside(
+            |broker, peer, request| answered(send_back::send_back(broker, peer, request)),
+            broker,
+            peer,
+            request,
+        )),
+        code if is_of_memory(code) => route_admin(broker, peer, request),
+        _ => Ok(aside(|broker, peer, request| answered(route_admin(broker, peer, request)), broker, peer, request)),
     }
+}
+
+/// Requests of running clients, which come often and touch memory only. All others are the tools' and read or write the
+/// disk.
+fn is_of_memory(code: RequestCode) -> bool {
+    matches!(
+        code,
+        RequestCode::HEART_BEAT
+            | RequestCode::UNREGISTER_CLIENT
+            | RequestCode::CHECK_CLIENT_CONFIG
+            | RequestCode::GET_CONSUMER_LIST_BY_GROUP
+            | RequestCode::LOCK_BATCH_MQ
+            | RequestCode::UNLOCK_BATCH_MQ
+            | RequestCode::QUERY_CONSUMER_OFFSET
+            | RequestCode::UPDATE_CONSUMER_OFFSET
+            | RequestCode::GET_MAX_OFFSET
+            | RequestCode::GET_MIN_OFFSET
+    )
+}
+
+/// Runs a handler where waiting for the disk stops no connection.
+pub(crate) fn aside(handler: Handler, broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Answer {
+    let (broker, peer, request) = (Arc::clone(broker), Arc::clone(peer), request.clone());
+    let answer = tokio::task::spawn_blocking(move || handler(&broker, &peer, &request));
+    let answer = async move {
+        match answer.await {
+            Ok(Answer::Now(answer)) => Some(answer),
+            Ok(Answer::Later(answer)) => answer.await,
+            Ok(Answer::None) => None,
+            Err(panic) => {
+                tracing::error!("a request failed: {panic}");
+                let remark = "the request failed, see the broker's log";
+                Some(Refusal::new(ResponseCode::SYSTEM_ERROR, remark).into_response())
+            }
+        }
+    };
+    Answer::Later(answer.boxed())
 }
 
 /// Everything that is not the way of a message.

@@ -18,6 +18,7 @@ use crate::config::{BrokerConfig, BrokerRole, FlushDiskType};
 use crate::delay;
 use crate::handlers::recall;
 use crate::refusal::Refusal;
+use crate::router::aside;
 use crate::timer;
 use crate::topics;
 use crate::waiting::Waiting;
@@ -27,28 +28,46 @@ const PROPERTIES_MAX: usize = 32_767;
 
 /// Stores a message or a batch, and answers when it is as safe as the configuration promises.
 pub(crate) fn send(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Answer {
-    match try_send(broker, peer, request) {
-        Ok(answer) => answer,
-        Err(refusal) => {
-            broker.stats.put_failed();
-            // A Java client wants the trace fields even of a refusal.
-            let response = refusal.into_response().with_header(&response_header(&broker.config()));
-            Answer::Now(response)
+    let sent = decode(request).and_then(|header| {
+        if broker.topics.get(&header.topic).is_none() {
+            // The topic may have to be made, which waits for the disk.
+            return Ok(aside(send_to_new_topic, broker, peer, request));
         }
+        try_send(broker, peer, request, &header)
+    });
+    sent.unwrap_or_else(|refusal| Answer::Now(refused(broker, refusal)))
+}
+
+fn send_to_new_topic(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Answer {
+    let sent = decode(request).and_then(|header| try_send(broker, peer, request, &header));
+    sent.unwrap_or_else(|refusal| Answer::Now(refused(broker, refusal)))
+}
+
+fn refused(broker: &Broker, refusal: Refusal) -> Command {
+    broker.stats.put_failed();
+    // A Java client wants the trace fields even of a refusal.
+    refusal.into_response().with_header(&response_header(&broker.config()))
+}
+
+fn decode(request: &Command) -> Result<SendMessageRequest, Refusal> {
+    if request.request_code() == RequestCode::SEND_MESSAGE {
+        Ok(SendMessageRequest::decode(&request.ext_fields)?)
+    } else {
+        Ok(SendMessageRequestV2::decode(&request.ext_fields)?.into())
     }
 }
 
-fn try_send(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<Answer, Refusal> {
-    let header = if request.request_code() == RequestCode::SEND_MESSAGE {
-        SendMessageRequest::decode(&request.ext_fields)?
-    } else {
-        SendMessageRequestV2::decode(&request.ext_fields)?.into()
-    };
+fn try_send(
+    broker: &Arc<Broker>,
+    peer: &Arc<Peer>,
+    request: &Command,
+    header: &SendMessageRequest,
+) -> Result<Answer, Refusal> {
     let is_batch = header.batch || request.request_code() == RequestCode::SEND_BATCH_MESSAGE;
     let config = broker.config();
     check_broker(&config)?;
-    let topic = find_topic(broker, &config, &header)?;
-    let queue_id = choose_queue(&topic, &header)?;
+    let topic = find_topic(broker, &config, header)?;
+    let queue_id = choose_queue(&topic, header)?;
     let body = request.body.bytes();
     let text = header.properties.as_deref().unwrap_or("").as_bytes();
     if body.len() > config.max_message_size || text.len() > PROPERTIES_MAX {

@@ -87,16 +87,16 @@ impl SubscriptionGroups {
         if group.is_empty() || !(self.auto_create.load(Ordering::Relaxed) || group.starts_with(SYSTEM_PREFIX)) {
             return None;
         }
-        self.table.update_even_unwritten(|entries| {
-            if entries.contains_key(group) {
-                return false;
-            }
+        let config = SubscriptionGroup { group_name: group.to_owned(), ..SubscriptionGroup::default() };
+        if self.table.add_unwritten(group, config) {
             tracing::info!("auto create a subscription group, {group}");
-            let config = SubscriptionGroup { group_name: group.to_owned(), ..SubscriptionGroup::default() };
-            entries.insert(group.to_owned(), Arc::new(config));
-            true
-        });
+        }
         self.get(group)
+    }
+
+    /// Writes the groups that were made on first use. Waits for the disk.
+    pub(crate) fn write_unwritten(&self) -> anyhow::Result<()> {
+        self.table.write_unwritten()
     }
 
     /// Creates or changes a group.
@@ -134,6 +134,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let groups = SubscriptionGroups::open(dir.path(), true).unwrap();
         assert_eq!(groups.get_or_create("g").unwrap().retry_max_times, 16);
+        groups.write_unwritten().unwrap();
         drop(groups);
         let groups = SubscriptionGroups::open(dir.path(), false).unwrap();
         assert!(groups.get("g").is_some(), "it is in the file");

@@ -178,6 +178,21 @@ impl TopicTable {
         self.get(&name).ok_or_else(|| anyhow::anyhow!("topic[{name}] was deleted as it was made"))
     }
 
+    /// Adds a topic where there is none of that name. It is written by the next
+    /// [`write_unwritten`](Self::write_unwritten): for retry topics, which their consumers make again.
+    pub(crate) fn add_unwritten(&self, topic: TopicConfig) {
+        let name = topic.topic_name.clone();
+        if self.get(&name).is_none() && self.table.add_unwritten(&name, topic) {
+            tracing::info!("create new topic {name}");
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Writes the topics that were added unwritten. Waits for the disk.
+    pub(crate) fn write_unwritten(&self) -> anyhow::Result<()> {
+        self.table.write_unwritten()
+    }
+
     /// A topic made by the first send to it, after `template`: as many queues as the producer asks
     /// for and the template has at most (4.9's `createTopicInSendMessageMethod`). `None` where the
     /// template is not there or does not pass on its settings.

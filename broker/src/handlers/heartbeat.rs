@@ -90,10 +90,7 @@ fn prepare_group(broker: &Broker, data: &ConsumerData) {
     if topics::check_name(&retry).is_ok() && group.retry_queue_nums > 0 {
         let sys_flag = if data.unit_mode { FLAG_UNIT_SUB } else { 0 };
         let config = TopicConfig::new(retry, group.retry_queue_nums, PERM_READ | PERM_WRITE);
-        // It is made again when it is needed: a full disk keeps nobody from consuming.
-        if let Err(error) = broker.topics.get_or_create(TopicConfig { topic_sys_flag: sys_flag, ..config }) {
-            tracing::error!("the retry topic of {} could not be made: {error:#}", data.group_name);
-        }
+        broker.topics.add_unwritten(TopicConfig { topic_sys_flag: sys_flag, ..config });
     }
 }
 
