@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rocketmq_broker::config::{BrokerConfig, Environment};
+use rocketmq_remoting::server::allow_all_connections;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -92,8 +93,17 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn serve(config: BrokerConfig) -> anyhow::Result<()> {
+/// Threads that wait for the disk at most: more of them make no disk faster.
+const DISK_THREADS: usize = 64;
+
+fn serve(config: BrokerConfig) -> anyhow::Result<()> {
+    allow_all_connections();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(DISK_THREADS).build()?;
+    runtime.block_on(run_until_told(config))
+}
+
+async fn run_until_told(config: BrokerConfig) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

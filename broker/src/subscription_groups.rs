@@ -60,7 +60,7 @@ impl SubscriptionGroups {
         groups.table.update(|entries| {
             let before = entries.len();
             for name in BUILT_IN {
-                entries.entry(name.to_owned()).or_insert_with(|| {
+                entries.entry(name.into()).or_insert_with(|| {
                     Arc::new(SubscriptionGroup { group_name: name.to_owned(), ..SubscriptionGroup::default() })
                 });
             }
@@ -102,7 +102,7 @@ impl SubscriptionGroups {
     /// Creates or changes a group.
     pub(crate) fn put(&self, group: SubscriptionGroup) -> anyhow::Result<()> {
         self.table.update(|entries| {
-            entries.insert(group.group_name.clone(), Arc::new(group));
+            entries.insert(group.group_name.as_str().into(), Arc::new(group));
             true
         })?;
         Ok(())

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::config::BrokerConfig;
 use crate::timer::TIMER_TOPIC;
-use crate::versioned_table::{TableFile, VersionedTable};
+use crate::versioned_table::{Entries, TableFile, VersionedTable};
 
 /// The template of topics that are made by the first send.
 pub(crate) const DEFAULT_TOPIC: &str = "TBW102";
@@ -75,8 +75,8 @@ impl TopicTable {
         topics.update(|entries| {
             let mut changed = false;
             for topic in wanted {
-                if !entries.contains_key(&topic.topic_name) {
-                    entries.insert(topic.topic_name.clone(), Arc::new(topic));
+                if !entries.contains_key(&*topic.topic_name) {
+                    entries.insert(topic.topic_name.as_str().into(), Arc::new(topic));
                     changed = true;
                 }
             }
@@ -93,10 +93,7 @@ impl TopicTable {
         Ok(topics)
     }
 
-    fn update(
-        &self,
-        change: impl FnOnce(&mut std::collections::HashMap<String, Arc<TopicConfig>>) -> bool,
-    ) -> anyhow::Result<bool> {
+    fn update(&self, change: impl FnOnce(&mut Entries<TopicConfig>) -> bool) -> anyhow::Result<bool> {
         let changed = self.table.update(change)?;
         if changed {
             self.changed.send_modify(|count| *count += 1);
@@ -121,7 +118,7 @@ impl TopicTable {
 
     /// Names of all topics, in no order.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.table.snapshot().entries.keys().cloned().collect()
+        self.table.snapshot().entries.keys().map(ToString::to_string).collect()
     }
 
     /// Tells of every change of the table.
@@ -150,7 +147,7 @@ impl TopicTable {
     pub(crate) fn put(&self, topic: TopicConfig) -> anyhow::Result<()> {
         self.update(|entries| {
             tracing::info!("create or update topic {topic:?}");
-            entries.insert(topic.topic_name.clone(), Arc::new(topic));
+            entries.insert(topic.topic_name.as_str().into(), Arc::new(topic));
             true
         })?;
         Ok(())
@@ -168,11 +165,11 @@ impl TopicTable {
         }
         let name = topic.topic_name.clone();
         self.update(|entries| {
-            if entries.contains_key(&name) {
+            if entries.contains_key(&*name) {
                 return false;
             }
             tracing::info!("create new topic {topic:?}");
-            entries.insert(name.clone(), Arc::new(topic));
+            entries.insert(name.as_str().into(), Arc::new(topic));
             true
         })?;
         self.get(&name).ok_or_else(|| anyhow::anyhow!("topic[{name}] was deleted as it was made"))
@@ -225,7 +222,7 @@ impl TopicTable {
         self.update(|entries| {
             let mut changed = false;
             for (name, topic) in entries.iter_mut() {
-                let order = ordered.contains(name);
+                let order = ordered.contains(&**name);
                 if topic.order != order {
                     Arc::make_mut(topic).order = order;
                     changed = true;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use rocketmq_remoting::bodies::DataVersion;
 use rocketmq_store::ConfigFile;
@@ -31,10 +32,13 @@ pub(crate) trait TableFile: Sized {
     fn from_parts(version: DataVersion, entries: BTreeMap<String, Self::Entry>) -> Self;
 }
 
+/// Entries by name. A change copies the table, which costs two reference counts an entry.
+pub(crate) type Entries<E> = HashMap<Arc<str>, Arc<E>, RandomState>;
+
 /// One state of the table.
 pub(crate) struct Snapshot<E> {
     pub(crate) version: DataVersion,
-    pub(crate) entries: HashMap<String, Arc<E>>,
+    pub(crate) entries: Entries<E>,
 }
 
 /// The state that is shown once it is written.
@@ -43,7 +47,7 @@ struct Newest<E> {
     /// Those who wait for it.
     waiting: Vec<Outcome>,
     /// Entries that show without being written, since the last writing began.
-    added: Vec<(String, Arc<E>)>,
+    added: Vec<(Arc<str>, Arc<E>)>,
 }
 
 impl<E> Newest<E> {
@@ -93,10 +97,7 @@ impl<T: TableFile> VersionedTable<T> {
 
     /// Changes the entries by `change`; where that says true, the version advances and the file is
     /// written before anybody sees the change. Waits for the disk.
-    pub(crate) fn update(
-        &self,
-        change: impl FnOnce(&mut HashMap<String, Arc<T::Entry>>) -> bool,
-    ) -> anyhow::Result<bool> {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Entries<T::Entry>) -> bool) -> anyhow::Result<bool> {
         let outcome = {
             let mut newest = self.newest.lock();
             let old = &newest.snapshot;
@@ -134,7 +135,7 @@ impl<T: TableFile> VersionedTable<T> {
         if newest.snapshot.entries.contains_key(name) {
             return false;
         }
-        newest.added.push((name.to_owned(), Arc::new(entry)));
+        newest.added.push((name.into(), Arc::new(entry)));
         let added = newest.added.last().into_iter();
         // What is or waits to be written must not show yet.
         let old = self.snapshot.load();
@@ -198,15 +199,18 @@ impl<T: TableFile> VersionedTable<T> {
     }
 }
 
-fn shared<E>(entries: BTreeMap<String, E>) -> HashMap<String, Arc<E>> {
-    entries.into_iter().map(|(name, entry)| (name, Arc::new(entry))).collect()
+fn shared<E>(entries: BTreeMap<String, E>) -> Entries<E> {
+    entries.into_iter().map(|(name, entry)| (name.into(), Arc::new(entry))).collect()
 }
 
 /// The state with these entries where it has none of their names.
-fn with_added<'a, E: 'a>(old: &Snapshot<E>, added: impl IntoIterator<Item = &'a (String, Arc<E>)>) -> Arc<Snapshot<E>> {
+fn with_added<'a, E: 'a>(
+    old: &Snapshot<E>,
+    added: impl IntoIterator<Item = &'a (Arc<str>, Arc<E>)>,
+) -> Arc<Snapshot<E>> {
     let mut entries = old.entries.clone();
     for (name, entry) in added {
-        entries.entry(name.clone()).or_insert_with(|| Arc::clone(entry));
+        entries.entry(Arc::clone(name)).or_insert_with(|| Arc::clone(entry));
     }
     let mut version = old.version.clone();
     version.advance(clock::now_millis());
@@ -214,7 +218,7 @@ fn with_added<'a, E: 'a>(old: &Snapshot<E>, added: impl IntoIterator<Item = &'a 
 }
 
 fn wire<T: TableFile>(snapshot: &Snapshot<T::Entry>) -> T {
-    let entries = snapshot.entries.iter().map(|(name, entry)| (name.clone(), T::Entry::clone(entry))).collect();
+    let entries = snapshot.entries.iter().map(|(name, entry)| (name.to_string(), T::Entry::clone(entry))).collect();
     T::from_parts(snapshot.version.clone(), entries)
 }
 
@@ -228,13 +232,13 @@ mod tests {
 
     fn put(table: &Table, name: &str) -> anyhow::Result<bool> {
         table.update(|entries| {
-            entries.insert(name.to_owned(), Arc::new(TopicConfig::new(name, 1, 6)));
+            entries.insert(name.into(), Arc::new(TopicConfig::new(name, 1, 6)));
             true
         })
     }
 
     fn names(table: &Table) -> Vec<String> {
-        let mut names: Vec<String> = table.snapshot().entries.keys().cloned().collect();
+        let mut names: Vec<String> = table.snapshot().entries.keys().map(ToString::to_string).collect();
         names.sort();
         names
     }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use rocketmq_namesrv::NamesrvConfig;
 use rocketmq_namesrv::config::Ignored;
+use rocketmq_remoting::server::allow_all_connections;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -89,6 +90,7 @@ fn configure(arguments: &Arguments) -> anyhow::Result<NamesrvConfig> {
 
 #[tokio::main]
 async fn serve(config: NamesrvConfig) -> anyhow::Result<()> {
+    allow_all_connections();
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

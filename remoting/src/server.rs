@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +31,15 @@ impl ServerConfig {
     /// The defaults, on that address.
     pub fn new(address: SocketAddr) -> Self {
         Self { address, connections_max: 65_536, backlog: 1024, limits: ConnectionLimits::default() }
+    }
+}
+
+/// Lets this process open as many files, and so connections, as the system lets it ask for. The usual limit of 1,024 is for
+/// programs that cannot handle more.
+pub fn allow_all_connections() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, ?limit, "the limit of open files stays");
     }
 }
 

@@ -197,6 +197,15 @@ impl Process {
         status_field(self.pid(), "RssAnon:")
     }
 
+    /// CPU time of all its threads so far, in the kernel's clock ticks of 10 ms.
+    pub fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // Behind the name, which may hold blanks: user and system time are fields 14 and 15 of all.
+        let (_, fields) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     /// How many file descriptors the process has open.
     pub fn open_files(&self) -> Result<usize> {
         Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
