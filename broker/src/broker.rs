@@ -18,6 +18,7 @@ use crate::config::{BrokerConfig, BrokerRole};
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::consumers::Consumers;
 use crate::delay::{self, DelayOffsets};
+use crate::filter::{BloomFilter, ConsumerFilters};
 use crate::ha::{self, Replication};
 use crate::handlers;
 use crate::held_pulls::HeldPulls;
@@ -50,6 +51,7 @@ pub(crate) struct Broker {
     pub(crate) timer: Timer,
     pub(crate) producers: Producers,
     pub(crate) consumers: Consumers,
+    pub(crate) filters: ConsumerFilters,
     pub(crate) queue_locks: QueueLocks,
     pub(crate) held_pulls: Arc<HeldPulls>,
     pub(crate) stats: BrokerStats,
@@ -79,6 +81,10 @@ impl Broker {
             timer: Timer::new(&root),
             producers: Producers::default(),
             consumers: Consumers::default(),
+            filters: ConsumerFilters::open(
+                &config_dir,
+                BloomFilter::new(config.max_error_rate_of_bloom_filter, config.expect_consumer_num_use_filter),
+            )?,
             queue_locks: QueueLocks::default(),
             held_pulls: Arc::default(),
             stats: BrokerStats::default(),
@@ -246,6 +252,10 @@ fn persist_tables(broker: &Broker) {
         ("consumerOffset.json", broker.offsets.persist()),
         ("subscriptionGroup.json", broker.groups.write_unwritten()),
         ("topics.json", broker.topics.write_unwritten()),
+        (
+            "consumerFilter.json",
+            broker.filters.persist(clock::now_millis(), broker.config().filter_data_clean_time_span),
+        ),
     ];
     for (file, result) in results {
         if let Err(error) = result {

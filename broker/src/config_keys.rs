@@ -128,6 +128,11 @@ effective_keys! {
     short_polling_time: Duration, "shortPollingTimeMills" = "1000", Live, "how long they are held where long polling is off.";
     pull_held_max: usize, "pullThreadPoolQueueCapacity" = "100000" [1..=10_000_000], Start, "pulls held at once.";
     notify_consumer_ids_changed_enable: bool, "notifyConsumerIdsChangedEnable" = "true", Live, "consumers are told at once when their group changes.";
+    enable_property_filter: bool, "enablePropertyFilter" = "false", Live, "SQL92 subscriptions are served.";
+    filter_support_retry: bool, "filterSupportRetry" = "false", Live, "a message sent back must still pass its group's SQL92 expression.";
+    filter_data_clean_time_span: i64, "filterDataCleanTimeSpan" = "86400000" [0..=i64::MAX], Live, "time that an SQL92 expression outlives its consumers, in ms.";
+    expect_consumer_num_use_filter: i32, "expectConsumerNumUseFilter" = "32" [1..=1_000_000], Start, "size of the bloom filter that Java's broker wants in `consumerFilter.json`.";
+    max_error_rate_of_bloom_filter: i32, "maxErrorRateOfBloomFilter" = "20" [1..=99], Start, "its errors, in percent.";
     slave_read_enable: bool, "slaveReadEnable" = "false", Live, "slow consumers are sent to slaves, and a slave answers them.";
     offset_check_in_slave: bool, "offsetCheckInSlave" = "false", Live, "a slave corrects wrong pull offsets by its own queues, as a master does.";
     max_transfer_bytes_on_message_in_memory: usize, "maxTransferBytesOnMessageInMemory" = "262144", Start, "most bytes of a pull of messages in memory.";
@@ -227,7 +232,6 @@ const NO_TX: &str = "transactional messages are not offered: half messages are r
 const NO_REPLY: &str = "request and reply are not offered";
 const BUSY: &str = "a slow append does not refuse the next one";
 const SLOW: &str = "a group that lags may always consume";
-const NO_SQL: &str = "SQL92 subscriptions are not offered: they are refused";
 const METRICS: &str = "metrics are read from httpPort";
 
 /// Keys that Java's broker has and that are accepted here without effect.
@@ -267,9 +271,6 @@ pub(crate) const WITHOUT_EFFECT: &[Key] = &[
     unused("waitTimeMillsInHeartbeatQueue", "long", "31000", FAST_FAILURE),
     unused("waitTimeMillsInTransactionQueue", "long", "3000", FAST_FAILURE),
     unused("enableCalcFilterBitMap", "boolean", "false", NO_EXT),
-    unused("expectConsumerNumUseFilter", "int", "32", NO_EXT),
-    unused("maxErrorRateOfBloomFilter", "int", "20", NO_EXT),
-    unused("filterDataCleanTimeSpan", "long", "86400000", NO_EXT),
     only("aclEnable", "boolean", "false", ACL),
     unused("enableDetailStat", "boolean", "true", STATS),
     unused("autoDeleteUnusedStats", "boolean", "false", STATS),
@@ -357,8 +358,6 @@ pub(crate) const WITHOUT_EFFECT: &[Key] = &[
     unused("osPageCacheBusyTimeOutMills", "long", "1000", BUSY),
     unused("disableConsumeIfConsumerReadSlowly", "boolean", "false", SLOW),
     unused("consumerFallbehindThreshold", "long", "17179869184", SLOW),
-    unused("enablePropertyFilter", "boolean", "false", NO_SQL),
-    unused("filterSupportRetry", "boolean", "false", NO_SQL),
     // 5.x.
     unused("litePullMessageEnable", "boolean", "true", "361 is always answered"),
     unused("useServerSideResetOffset", "boolean", "true", "clients are told to reset, as in 4.9"),

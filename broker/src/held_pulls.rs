@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::tag_filter::TagFilter;
+use crate::filter::TagFilter;
 
 /// One pull that waits.
 struct Held {
@@ -123,9 +123,10 @@ mod tests {
     #[test]
     fn exactly_those_wake_that_want_the_message() {
         let pulls = Arc::new(HeldPulls::default());
-        let all = || TagFilter::parse("*");
-        let mut wants_a = pulls.hold("T", 0, 5, TagFilter::parse("TagA || TagB"));
-        let mut wants_c = pulls.hold("T", 0, 5, TagFilter::parse("TagC"));
+        let all = || TagFilter::ALL;
+        let tags = |expression| TagFilter::parse(expression).unwrap();
+        let mut wants_a = pulls.hold("T", 0, 5, tags("TagA || TagB"));
+        let mut wants_c = pulls.hold("T", 0, 5, tags("TagC"));
         let mut other_queue = pulls.hold("T", 1, 5, all());
         let mut later = pulls.hold("T", 0, 9, all());
         pulls.arrived("T", 0, 5, 2_598_919);

@@ -1,10 +1,10 @@
 //! The RocketMQ broker: topics and queues behind RocketMQ's wire protocol, in RocketMQ's files.
 //!
 //! [`run`] is the whole of it. Inside, [`broker`] owns the state and the life cycle, `router` joins
-//! request codes with handlers (`send`, `pull`, `handlers`), `waiting` says what is not due yet, `delay`
-//! and `timer` deliver it when it is, the tables (`topics`,
-//! `subscription_groups`, `consumer_offsets`) are the files under `config/`, and `registration`
-//! keeps the name servers informed. Messages themselves are the business of `rocketmq_store`.
+//! request codes with handlers (`send`, `pull`, `handlers`), `filter` says which messages a consumer
+//! gets, `waiting` says what is not due yet, `delay` and `timer` deliver it when it is, the tables
+//! (`topics`, `subscription_groups`, `consumer_offsets`) are the files under `config/`, and
+//! `registration` keeps the name servers informed. Messages themselves are the business of `rocketmq_store`.
 
 mod broker;
 mod client_channel;
@@ -15,6 +15,7 @@ mod config_value;
 mod consumer_offsets;
 mod consumers;
 mod delay;
+mod filter;
 mod ha;
 mod handlers;
 mod held_pulls;
@@ -32,7 +33,6 @@ mod send_back;
 mod slave_sync;
 mod stats;
 mod subscription_groups;
-mod tag_filter;
 mod timer;
 mod topics;
 mod versioned_table;

@@ -7,12 +7,15 @@ use bytestring::ByteString;
 use rocketmq_remoting::bodies::{MessageModel, PERM_READ};
 use rocketmq_remoting::header::message::{PullMessageRequest, PullMessageResponse, pull_flag};
 use rocketmq_remoting::{Answer, Body, Command, Header, Peer, ResponseCode};
-use rocketmq_store::{GetResult, GetStatus};
+use rocketmq_store::{GetResult, GetStatus, Wanted};
 
 use crate::broker::Broker;
 use crate::config::{BrokerConfig, BrokerRole};
+use crate::filter::{self, MessageFilter, TagFilter};
 use crate::refusal::{FAQ, Refusal};
-use crate::tag_filter::TagFilter;
+
+/// Messages whose properties a pull looks at where others wait for it.
+const FILTERED_AT_ONCE: i64 = 128;
 
 /// A pull after its checks.
 struct Pull {
@@ -22,7 +25,7 @@ struct Pull {
     offset: i64,
     max_messages: usize,
     max_bytes: usize,
-    filter: TagFilter,
+    filter: MessageFilter,
     /// Where a slow group is sent, if slaves may be read.
     slow_broker_id: i64,
     broker_id: i64,
@@ -36,7 +39,7 @@ pub(crate) fn pull(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) ->
     if commits && header.commit_offset >= 0 && broker.config().broker_role != BrokerRole::Slave {
         broker.offsets.commit(&pull.group, &pull.topic, pull.queue_id, header.commit_offset);
     }
-    if broker.store.reads_disk(&pull.topic, pull.queue_id, pull.offset, pull.max_bytes) {
+    if pull.filter_is_slow(broker) || broker.store.reads_disk(&pull.topic, pull.queue_id, pull.offset, pull.max_bytes) {
         return Ok(Answer::later(read_cold(Arc::clone(broker), pull.detached())));
     }
     let answer = pull.run(broker);
@@ -53,7 +56,7 @@ pub(crate) fn pull(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) ->
     Ok(Answer::later(hold(Arc::clone(broker), pull.detached(), patience)))
 }
 
-/// Runs a pull that waits for the disk where that stops nobody else.
+/// Runs a pull that waits for the disk, or looks at many messages, where that stops nobody else.
 async fn read_cold(broker: Arc<Broker>, pull: Pull) -> Command {
     let read = tokio::task::spawn_blocking(move || {
         let found = pull.read(&broker);
@@ -66,14 +69,33 @@ async fn read_cold(broker: Arc<Broker>, pull: Pull) -> Command {
     })
 }
 
-/// Waits for a message or for `patience` to end, then runs the pull again, which answers for good.
-async fn hold(broker: Arc<Broker>, pull: Pull, patience: Duration) -> Command {
-    let mut place = broker.held_pulls.hold(&pull.topic, pull.queue_id, pull.offset, pull.filter.clone());
-    if broker.store.max_offset(&pull.topic, pull.queue_id) <= pull.offset {
-        let _ = tokio::time::timeout(patience, place.woken()).await;
+/// Waits for a message or for `patience` to end, then answers for good. What wakes it looks at tags only: after
+/// messages that the filter does not take, the pull goes on waiting behind them.
+async fn hold(broker: Arc<Broker>, mut pull: Pull, patience: Duration) -> Command {
+    let asked_from = pull.offset;
+    let mut patience = std::pin::pin!(tokio::time::sleep(patience));
+    loop {
+        let mut place = broker.held_pulls.hold(&pull.topic, pull.queue_id, pull.offset, pull.filter.by_tags().clone());
+        let is_behind = broker.store.max_offset(&pull.topic, pull.queue_id) > pull.offset;
+        let is_over = tokio::select! {
+            biased;
+            () = place.woken() => false,
+            () = &mut patience => true,
+            // Where messages come faster than they are looked at, other connections want their turn.
+            () = tokio::task::yield_now(), if is_behind => false,
+        };
+        drop(place);
+        let mut found = pull.read(&broker);
+        if found.status == GetStatus::NoMatchedMessage && found.next_begin_offset > pull.offset && !is_over {
+            pull.offset = found.next_begin_offset;
+            continue;
+        }
+        // Java's answer to a pull that has found nothing but messages it does not want.
+        if found.status == GetStatus::OffsetOverflowOne && pull.offset > asked_from {
+            found.status = GetStatus::NoMatchedMessage;
+        }
+        return pull.answer(&broker, found);
     }
-    drop(place);
-    pull.run(&broker)
 }
 
 fn check(broker: &Broker, peer: &Peer, header: &PullMessageRequest) -> Result<Pull, Refusal> {
@@ -123,11 +145,46 @@ fn check(broker: &Broker, peer: &Peer, header: &PullMessageRequest) -> Result<Pu
 
 /// What the consumer wants of the topic: the expression of the request itself, or the one that its
 /// group's heartbeats brought.
-fn filter(broker: &Broker, header: &PullMessageRequest, broadcast_enable: bool) -> Result<TagFilter, Refusal> {
-    if header.sys_flag & pull_flag::SUBSCRIPTION != 0 {
-        require_tag_expression(header.expression_type.as_deref())?;
-        return Ok(TagFilter::parse(header.subscription.as_deref().unwrap_or("")));
+fn filter(broker: &Broker, header: &PullMessageRequest, broadcast_enable: bool) -> Result<MessageFilter, Refusal> {
+    let filter = if header.sys_flag & pull_flag::SUBSCRIPTION != 0 {
+        filter_of_request(broker, header)?
+    } else {
+        filter_of_group(broker, header, broadcast_enable)?
+    };
+    let supports_retry = broker.config().filter_support_retry;
+    Ok(if supports_retry { filter.supporting_retry(&header.topic) } else { filter })
+}
+
+/// The filter that comes with the request.
+fn filter_of_request(broker: &Broker, header: &PullMessageRequest) -> Result<MessageFilter, Refusal> {
+    let expression = header.subscription.as_deref().unwrap_or("");
+    let refused = |reason: &str| {
+        tracing::warn!(
+            group = &*header.consumer_group,
+            topic = &*header.topic,
+            "a subscription does not parse: {reason}"
+        );
+        Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, "parse the consumer's subscription failed")
+    };
+    let Some(expression_type) = header.expression_type.as_deref().filter(|kind| !filter::is_tag_type(Some(kind)))
+    else {
+        return TagFilter::parse(expression).map(MessageFilter::tags).ok_or_else(|| refused("it names no tag"));
+    };
+    require_property_filter(broker, expression_type)?;
+    let known = broker.filters.get(&header.topic, &header.consumer_group);
+    if let Some((sql, _)) = known.filter(|(sql, _)| sql.text() == expression) {
+        return Ok(MessageFilter::sql(sql));
     }
+    let compiled = filter::compile(expression_type, expression).map_err(|error| refused(&error))?;
+    Ok(MessageFilter::sql(Arc::new(compiled)))
+}
+
+/// The filter that the group's heartbeats have brought.
+fn filter_of_group(
+    broker: &Broker,
+    header: &PullMessageRequest,
+    broadcast_enable: bool,
+) -> Result<MessageFilter, Refusal> {
     let Some(state) = broker.consumers.group(&header.consumer_group) else {
         let remark = format!("the consumer's group info not exist{FAQ}");
         return Err(Refusal::new(ResponseCode::SUBSCRIPTION_NOT_EXIST, remark));
@@ -144,18 +201,26 @@ fn filter(broker: &Broker, header: &PullMessageRequest, broadcast_enable: bool) 
         let remark = "the consumer's subscription not latest";
         return Err(Refusal::new(ResponseCode::SUBSCRIPTION_NOT_LATEST, remark));
     }
-    require_tag_expression(Some(&subscription.expression_type))?;
-    Ok(TagFilter::of(subscription))
+    if filter::is_tag_type(Some(&subscription.expression_type)) {
+        return Ok(MessageFilter::tags(TagFilter::of(subscription)));
+    }
+    let Some((sql, version)) = broker.filters.get(&header.topic, &header.consumer_group) else {
+        let remark = "The broker's consumer filter data is not exist!Your expression may be wrong!";
+        return Err(Refusal::new(ResponseCode::FILTER_DATA_NOT_EXIST, remark));
+    };
+    if version < header.sub_version {
+        let remark = "the consumer's consumer filter data not latest";
+        return Err(Refusal::new(ResponseCode::FILTER_DATA_NOT_LATEST, remark));
+    }
+    require_property_filter(broker, &subscription.expression_type)?;
+    Ok(MessageFilter::sql(sql))
 }
 
-fn require_tag_expression(expression_type: Option<&str>) -> Result<(), Refusal> {
-    match expression_type {
-        None | Some("" | "TAG") => Ok(()),
-        Some(other) => Err(Refusal::new(
-            ResponseCode::SYSTEM_ERROR,
-            format!("The broker does not support consumer to filter message by {other}"),
-        )),
+fn require_property_filter(broker: &Broker, expression_type: &str) -> Result<(), Refusal> {
+    if broker.config().enable_property_filter {
+        return Ok(());
     }
+    Err(Refusal::no_property_filter(expression_type))
 }
 
 impl Pull {
@@ -165,19 +230,28 @@ impl Pull {
         Self { group: copy(&self.group), topic: copy(&self.topic), ..self }
     }
 
+    /// Whether the filter may look at so many messages that others would notice.
+    fn filter_is_slow(&self, broker: &Broker) -> bool {
+        !self.filter.is_by_tags_only()
+            && broker.store.max_offset(&self.topic, self.queue_id).saturating_sub(self.offset) > FILTERED_AT_ONCE
+    }
+
     fn run(&self, broker: &Broker) -> Command {
         self.answer(broker, self.read(broker))
     }
 
     fn read(&self, broker: &Broker) -> GetResult {
         let config = broker.config();
-        broker.store.get_messages(
+        broker.store.get_messages_where(
             &self.topic,
             self.queue_id,
             self.offset,
             self.max_messages.min(config.max_transfer_count_on_message_in_memory),
             self.max_bytes.min(config.max_transfer_bytes_on_message_in_memory),
-            &mut |entry| self.filter.matches(entry.tags_code),
+            Wanted {
+                entry: &mut |entry| self.filter.takes_entry(entry),
+                message: &mut |stored| self.filter.takes_message(&broker.filters, stored),
+            },
         )
     }
 

@@ -36,6 +36,12 @@ impl Refusal {
         )
     }
 
+    /// Subscriptions other than TAG are switched off.
+    pub(crate) fn no_property_filter(expression_type: &str) -> Self {
+        let remark = format!("The broker does not support consumer to filter message by {expression_type}");
+        Self::new(ResponseCode::SYSTEM_ERROR, remark)
+    }
+
     /// The response that says so.
     pub(crate) fn into_response(self) -> Command {
         Command::refusal(self.code, self.remark)

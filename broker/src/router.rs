@@ -97,10 +97,11 @@ fn route_admin(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Res
     let answer = match request.request_code() {
         RequestCode::HEART_BEAT => heartbeat::heartbeat(broker, peer, request)?,
         RequestCode::UNREGISTER_CLIENT => heartbeat::unregister(broker, peer, request)?,
-        RequestCode::CHECK_CLIENT_CONFIG => clients::check_client(request)?,
+        RequestCode::CHECK_CLIENT_CONFIG => clients::check_client(broker, request)?,
         RequestCode::GET_CONSUMER_LIST_BY_GROUP => clients::consumer_list(broker, request)?,
         RequestCode::GET_CONSUMER_CONNECTION_LIST => clients::consumer_connections(broker, request)?,
         RequestCode::GET_PRODUCER_CONNECTION_LIST => clients::producer_connections(broker, request)?,
+        RequestCode::QUERY_SUBSCRIPTION_BY_CONSUMER => clients::subscription(broker, request)?,
         RequestCode::GET_ALL_PRODUCER_INFO => clients::all_producers(broker),
         RequestCode::LOCK_BATCH_MQ => locks::lock(broker, request)?,
         RequestCode::UNLOCK_BATCH_MQ => locks::unlock(broker, request)?,

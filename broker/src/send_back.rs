@@ -13,7 +13,7 @@ use crate::delay;
 use crate::refusal::Refusal;
 use crate::topics::{dlq_topic, retry_topic};
 
-const RETRY_TOPIC: &str = "RETRY_TOPIC";
+pub(crate) const RETRY_TOPIC: &str = "RETRY_TOPIC";
 const ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
 /// The level of the first redelivery (10 s); each further one is a level higher.
 const FIRST_LEVEL: i32 = 3;

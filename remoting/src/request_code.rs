@@ -136,6 +136,7 @@ request_codes! {
     327 ADD_WRITE_PERM_OF_BROKER NameServer "4.9.2" "mqadmin";
     328 GET_ALL_PRODUCER_INFO Broker "4.9.4" "mqadmin";
     329 DELETE_EXPIRED_COMMITLOG Broker "4.9.4" "mqadmin";
+    345 QUERY_SUBSCRIPTION_BY_CONSUMER Broker "5.0" "mqadmin 5.x";
     351 GET_TOPIC_CONFIG Broker "5.0" "mqadmin 5.x";
     352 GET_SUBSCRIPTIONGROUP_CONFIG Broker "5.0" "mqadmin 5.x";
     361 LITE_PULL_MESSAGE Broker "5.0" "5.x clients";

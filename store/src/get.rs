@@ -10,7 +10,7 @@ use crate::commit_log::CommitLog;
 use crate::consume_queue::{ConsumeQueue, UNIT, is_message};
 use crate::core::Core;
 use crate::mapped_file::Slice;
-use crate::message::decode_message;
+use crate::message::{MessageView, decode_message};
 use crate::results::{GetResult, GetStatus, QueueEntry, TimeBoundary};
 
 /// Queue bytes one pull looks at, at least.
@@ -19,6 +19,25 @@ const SCAN_BYTES_MIN: usize = 16_000;
 /// Units and bytes at the end of a queue and of the log that are taken to be in memory without asking.
 const RECENT_UNITS: i64 = 1000;
 const RECENT_BYTES: u64 = 64 << 20;
+
+/// Which messages a reader wants, in two steps: `message` is asked only where `entry` says yes.
+#[allow(missing_debug_implementations)] // closures have none
+pub struct Wanted<'a> {
+    /// By the queue's entry.
+    pub entry: &'a mut dyn FnMut(&QueueEntry) -> bool,
+    /// By the stored message.
+    pub message: &'a mut dyn FnMut(&MessageView<'_>) -> bool,
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Added {
+    Yes,
+    /// The reader does not want it.
+    Unwanted,
+    /// The log has no such message.
+    Absent,
+}
 
 /// Collects units; neighbours in the log become one slice.
 #[derive(Default)]
@@ -39,19 +58,23 @@ struct Run {
 }
 
 impl Collected {
-    /// Adds the message a unit points to; `false` when that is not there or another one.
-    fn add(&mut self, log: &CommitLog, unit: &QueueEntry) -> bool {
-        let Some(end) = unit.offset.checked_add(u64::from(unit.size)) else { return false };
+    /// Adds the message a unit points to, where it is there, not another one, and wanted.
+    fn add(&mut self, log: &CommitLog, unit: &QueueEntry, wanted: &mut dyn FnMut(&MessageView<'_>) -> bool) -> Added {
+        let Some(end) = unit.offset.checked_add(u64::from(unit.size)) else { return Added::Absent };
         let holds = |(start, file): &(u64, Slice)| *start <= unit.offset && end <= start + file.len() as u64;
         if !self.file.as_ref().is_some_and(holds) {
             self.file = log.file_at(unit.offset);
         }
-        let Some((start, file)) = self.file.as_ref().filter(|file| holds(file)) else { return false };
+        let Some((start, file)) = self.file.as_ref().filter(|file| holds(file)) else { return Added::Absent };
         let (from, to) = ((unit.offset - start) as usize, (end - start) as usize);
         let bytes = &file[from..to];
         // A damaged unit may point to the beginning of a wrong message, and a client cannot get past a damaged one.
-        if !decode_message(bytes).is_ok_and(|m| (m.total_size, m.queue_offset) == (unit.size, unit.queue_offset)) {
-            return false;
+        let message = decode_message(bytes).ok();
+        let Some(message) = message.filter(|m| (m.total_size, m.queue_offset) == (unit.size, unit.queue_offset)) else {
+            return Added::Absent;
+        };
+        if !wanted(&message) {
+            return Added::Unwanted;
         }
         match &mut self.run {
             Some(run) if run.to == from && run.file.is_of(file) => run.to = to,
@@ -62,7 +85,7 @@ impl Collected {
         }
         self.count += 1;
         self.bytes += unit.size as usize;
-        true
+        Added::Yes
     }
 
     fn finish(&mut self) {
@@ -103,11 +126,11 @@ impl Core {
         offset: i64,
         max_count: usize,
         max_bytes: usize,
-        matches: &mut dyn FnMut(&QueueEntry) -> bool,
+        wanted: &mut Wanted<'_>,
     ) -> GetResult {
         let started = Instant::now();
         let result = match self.queues.find(topic, queue_id) {
-            Some(queue) => self.get_from(&queue, offset, max_count, max_bytes, matches),
+            Some(queue) => self.get_from(&queue, offset, max_count, max_bytes, wanted),
             None => answer(GetStatus::NoMatchedLogicQueue, 0, 0, 0),
         };
         self.counters.get(u64::from(result.message_count), started.elapsed());
@@ -120,7 +143,7 @@ impl Core {
         offset: i64,
         max_count: usize,
         max_bytes: usize,
-        matches: &mut dyn FnMut(&QueueEntry) -> bool,
+        wanted: &mut Wanted<'_>,
     ) -> GetResult {
         let (min, max) = (queue.min_offset(), queue.max_offset());
         let early = |status, next| answer(status, next, min, max);
@@ -149,7 +172,7 @@ impl Core {
             ),
         };
         let scan = (SCAN_BYTES_MIN / UNIT as usize).max(max_count);
-        let read = queue.read(offset, |units| self.collect(units.take(scan), offset, &limits, matches));
+        let read = queue.read(offset, |units| self.collect(units.take(scan), offset, &limits, wanted));
         match read {
             Some(result) => GetResult { min_offset: min, max_offset: max, ..result },
             None => early(GetStatus::OffsetFoundNull, queue.roll_next_file(offset)),
@@ -161,7 +184,7 @@ impl Core {
         units: impl Iterator<Item = QueueEntry>,
         offset: i64,
         limits: &Limits,
-        matches: &mut dyn FnMut(&QueueEntry) -> bool,
+        wanted: &mut Wanted<'_>,
     ) -> GetResult {
         let log_end = self.log.end();
         let mut status = GetStatus::NoMatchedMessage;
@@ -181,13 +204,20 @@ impl Core {
                 break;
             }
             next = unit.queue_offset + 1;
-            if !matches(&unit) {
+            if !(wanted.entry)(&unit) {
                 continue;
             }
-            if collected.add(&self.log, &unit) {
-                status = GetStatus::Found;
-                skip_below = 0;
-                continue;
+            match collected.add(&self.log, &unit, wanted.message) {
+                Added::Yes => {
+                    status = GetStatus::Found;
+                    skip_below = 0;
+                    continue;
+                }
+                Added::Unwanted => {
+                    skip_below = 0;
+                    continue;
+                }
+                Added::Absent => {}
             }
             if collected.count == 0 {
                 status = GetStatus::MessageWasRemoving;

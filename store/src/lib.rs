@@ -68,6 +68,7 @@ pub use config::{FlushDiskType, StoreConfig};
 pub use config_file::{ConfigFile, LoadError};
 pub use dispatcher::{Arrival, ArrivalListener};
 pub use error::StoreError;
+pub use get::Wanted;
 pub use message::{
     Appended, BLANK_MIN, DecodeError, MAGIC_BLANK, MAGIC_V1, MAGIC_V2, MessageView, NewMessage, PROPERTIES_MAX,
     TOPIC_MAX_V1, UNIT_MIN, body_crc, decode_message, sys_flag,

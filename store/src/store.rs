@@ -20,6 +20,7 @@ use crate::dispatcher::{self, ArrivalListener, ListenerSlot};
 use crate::error::StoreError;
 use crate::flush;
 use crate::flushed_mark::FlushedMark;
+use crate::get::Wanted;
 use crate::health::Health;
 use crate::message::{self, Appended, NewMessage, sys_flag};
 use crate::recovery::{self, Found, LastStop};
@@ -270,7 +271,22 @@ impl MessageStore {
         max_bytes: usize,
         matches: &mut dyn FnMut(&QueueEntry) -> bool,
     ) -> GetResult {
-        self.core.get_messages(topic, queue_id, offset, max_count, max_bytes, matches)
+        let mut wanted = Wanted { entry: matches, message: &mut |_| true };
+        self.core.get_messages(topic, queue_id, offset, max_count, max_bytes, &mut wanted)
+    }
+
+    /// As [`MessageStore::get_messages`], with a second look at the stored message. How many entries one call looks at
+    /// is limited all the same, so it may find nothing and say where to go on.
+    pub fn get_messages_where(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        offset: i64,
+        max_count: usize,
+        max_bytes: usize,
+        mut wanted: Wanted<'_>,
+    ) -> GetResult {
+        self.core.get_messages(topic, queue_id, offset, max_count, max_bytes, &mut wanted)
     }
 
     /// Whether [`MessageStore::get_messages`] from here would wait for the disk: then it belongs on a thread that may.

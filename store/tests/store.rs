@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rocketmq_store::{
-    GetStatus, MessageStore, NewMessage, SCHEDULE_TOPIC, StoreConfig, StoreError, TimeBoundary, decode_message,
+    GetStatus, MessageStore, NewMessage, SCHEDULE_TOPIC, StoreConfig, StoreError, TimeBoundary, Wanted, decode_message,
     java_string_hash, sys_flag,
 };
 use support::{config, log_bytes, message, pull, settle, view_of_queues};
@@ -62,6 +62,45 @@ fn every_status_of_a_pull() {
     assert_eq!((seen(&r), r.message_count, r.messages.len()), ((GetStatus::Found, 10), 3, 3));
     let r = store.get_messages("T", 0, 2, 32, 1 << 20, &mut |_| false);
     assert_eq!(seen(&r), (GetStatus::NoMatchedMessage, 10));
+}
+
+#[test]
+fn a_reader_may_look_at_the_message_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MessageStore::open(config(dir.path())).unwrap();
+    for n in 0..10 {
+        store.append(&message("T", 0, &[n; 100], b"")).unwrap();
+    }
+    settle(&store);
+    let get = |count, bytes, wanted: &[u8]| {
+        let mut asked = Vec::new();
+        let found = store.get_messages_where(
+            "T",
+            0,
+            1,
+            count,
+            bytes,
+            Wanted {
+                entry: &mut |entry| entry.queue_offset != 4,
+                message: &mut |unit| {
+                    let body = unit.body[0];
+                    asked.push(body);
+                    wanted.contains(&body)
+                },
+            },
+        );
+        (found.status, found.next_begin_offset, found.message_count, found.messages.len(), asked)
+    };
+    // 4 is refused by its entry and not read; 5 and 6 are neighbours.
+    let asked = vec![1, 2, 3, 5, 6, 7, 8, 9];
+    assert_eq!(get(32, 1 << 20, &[0, 2, 4, 5, 6]), (GetStatus::Found, 10, 3, 2, asked.clone()));
+    assert_eq!(get(32, 1 << 20, &[]), (GetStatus::NoMatchedMessage, 10, 0, 0, asked));
+    assert_eq!(get(1, 1 << 20, &[3, 5]), (GetStatus::Found, 4, 1, 1, vec![1, 2, 3]));
+    assert_eq!(
+        get(32, 1, &[9]),
+        (GetStatus::Found, 10, 1, 1, vec![1, 2, 3, 5, 6, 7, 8, 9]),
+        "limits count what is given"
+    );
 }
 
 #[test]

@@ -2,20 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use rocketmq_remoting::bodies::{CheckClientBody, ConsumerIdList, ProducerConnection};
+use rocketmq_remoting::bodies::{CheckClientBody, ConsumerIdList, ProducerConnection, SubscriptionData};
 use rocketmq_remoting::header::broker::{ConsumerGroupRequest, ProducerGroupRequest};
 use rocketmq_remoting::{Command, Header, ResponseCode, fastjson};
 use serde::Serialize;
 
-use super::json;
+use super::{field, json};
 use crate::broker::Broker;
 use crate::client_channel::ClientChannel;
+use crate::filter;
 use crate::refusal::Refusal;
 
 /// Answer to `GET_ALL_PRODUCER_INFO`.
 #[derive(Serialize)]
 struct ProducerTableInfo {
     data: BTreeMap<String, Vec<ProducerInfo>>,
+}
+
+/// Answer to `QUERY_SUBSCRIPTION_BY_CONSUMER`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GroupSubscription<'a> {
+    group: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subscription_data: Option<&'a SubscriptionData>,
+    topic: &'a str,
 }
 
 #[derive(Serialize)]
@@ -79,38 +90,31 @@ pub(crate) fn all_producers(broker: &Broker) -> Command {
     json(&ProducerTableInfo { data: groups.map(|(group, channels)| (group, infos(channels))).collect() })
 }
 
+/// `QUERY_SUBSCRIPTION_BY_CONSUMER`: what a group wants of a topic; without it where nobody of the group is there.
+pub(crate) fn subscription(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let (group, topic) = (field(request, "group")?, field(request, "topic")?);
+    let subscription_data = broker.consumers.subscription(group, topic);
+    Ok(json(&GroupSubscription { group, subscription_data: subscription_data.as_deref(), topic }))
+}
+
 /// `CHECK_CLIENT_CONFIG`: whether a subscription can be served, asked before it is used.
-pub(crate) fn check_client(request: &Command) -> Result<Command, Refusal> {
+pub(crate) fn check_client(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let body = request.body.bytes();
     if body.is_empty() {
         return Ok(Command::ok());
     }
     let check: CheckClientBody = fastjson::from_slice(&body)?;
-    match check.subscription_data.expression_type.as_str() {
-        "" | "TAG" => Ok(Command::ok()),
-        other => Err(Refusal::new(
-            ResponseCode::SYSTEM_ERROR,
-            format!("The broker does not support consumer to filter message by {other}"),
-        )),
+    let wanted = &check.subscription_data;
+    if filter::is_tag_type(Some(&wanted.expression_type)) {
+        return Ok(Command::ok());
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rocketmq_remoting::RequestCode;
-
-    #[test]
-    fn only_expressions_of_tags_pass() {
-        let check = |kind: &str| {
-            let body = format!(
-                r#"{{"clientId":"c","group":"g","subscriptionData":{{"expressionType":"{kind}","topic":"T"}}}}"#
-            );
-            check_client(&Command::request(RequestCode::CHECK_CLIENT_CONFIG).with_body(body))
-        };
-        assert!(check("TAG").is_ok());
-        let refusal = check("SQL92").unwrap_err();
-        assert_eq!(refusal.code, ResponseCode::SYSTEM_ERROR);
-        assert_eq!(refusal.remark, "The broker does not support consumer to filter message by SQL92");
+    if !broker.config().enable_property_filter {
+        return Err(Refusal::no_property_filter(&wanted.expression_type));
     }
+    let compiled = filter::compile(&wanted.expression_type, &wanted.sub_string);
+    compiled.map_err(|error| {
+        tracing::warn!(client = check.client_id, group = check.group, topic = wanted.topic, "{error}");
+        Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, error)
+    })?;
+    Ok(Command::ok())
 }

@@ -30,9 +30,12 @@ pub(crate) fn heartbeat(broker: &Broker, peer: &Arc<Peer>, request: &Command) ->
     for data in heartbeat.consumer_data_set {
         prepare_group(broker, &data);
         let group = data.group_name.clone();
+        // First: a pull that meets the new subscription finds its filter.
+        broker.filters.register(&group, &data.subscription_data_set, now);
         if broker.consumers.register(data, channel(), now) {
             notify(broker, &group);
         }
+        bury_filters(broker, &group);
     }
     for data in heartbeat.producer_data_set {
         broker.producers.register(&data.group_name, channel(), now);
@@ -49,7 +52,7 @@ pub(crate) fn unregister(broker: &Broker, peer: &Peer, request: &Command) -> Res
     if let Some(group) = &header.consumer_group
         && broker.consumers.unregister(group, peer.id())
     {
-        notify(broker, group);
+        member_gone(broker, group);
     }
     Ok(Command::ok())
 }
@@ -58,7 +61,19 @@ pub(crate) fn unregister(broker: &Broker, peer: &Peer, request: &Command) -> Res
 pub(crate) fn disconnected(broker: &Broker, peer: &Peer) {
     broker.producers.disconnected(peer.id());
     for group in broker.consumers.disconnected(peer.id()) {
-        notify(broker, &group);
+        member_gone(broker, &group);
+    }
+}
+
+fn member_gone(broker: &Broker, group: &str) {
+    bury_filters(broker, group);
+    notify(broker, group);
+}
+
+/// The filters of a group without members are dead: its last one has left, or was gone before its heartbeat was read.
+fn bury_filters(broker: &Broker, group: &str) {
+    if broker.consumers.group(group).is_none() {
+        broker.filters.unregister(group, clock::now_millis());
     }
 }
 

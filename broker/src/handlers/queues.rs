@@ -7,11 +7,11 @@ use rocketmq_remoting::header::broker::{
 use rocketmq_remoting::{Command, Header};
 
 use super::json;
-use rocketmq_store::TimeBoundary;
+use rocketmq_store::{TimeBoundary, decode_message};
 
 use crate::broker::Broker;
+use crate::filter::{self, MessageFilter};
 use crate::refusal::Refusal;
-use crate::tag_filter::TagFilter;
 
 /// Entries that one `QUERY_CONSUME_QUEUE` shows at most.
 const ENTRIES_MAX: i32 = 4096;
@@ -55,7 +55,13 @@ pub(crate) fn entries(broker: &Broker, request: &Command) -> Result<Command, Ref
     let (topic, queue_id) = (&*header.topic, header.queue_id);
     let group = header.consumer_group.as_deref().filter(|group| !group.is_empty());
     let subscription = group.and_then(|group| broker.consumers.subscription(group, topic));
-    let filter = subscription.as_ref().map(|subscription| TagFilter::of(subscription));
+    let filter = group
+        .zip(subscription.as_deref())
+        .map(|(group, subscription)| filter::of_subscription(&broker.filters, group, subscription));
+    let filter_data = group.map(|group| match subscription {
+        Some(_) => broker.filters.shown(topic, group),
+        None => format!("{group}@{topic} is not online!"),
+    });
     let count = header.count.clamp(0, ENTRIES_MAX) as usize;
     let found = broker.store.queue_entries(topic, queue_id, header.index, count);
     let answer = Command::ok();
@@ -65,7 +71,7 @@ pub(crate) fn entries(broker: &Broker, request: &Command) -> Result<Command, Ref
         answer
     };
     let shown = found.iter().map(|entry| QueueEntry {
-        eval: filter.as_ref().is_some_and(|filter| filter.matches(entry.tags_code)),
+        eval: filter.as_ref().is_some_and(|filter| takes(broker, filter, entry)),
         physic_offset: entry.offset as i64,
         physic_size: entry.size as i32,
         tags_code: entry.tags_code,
@@ -75,6 +81,16 @@ pub(crate) fn entries(broker: &Broker, request: &Command) -> Result<Command, Ref
         min_queue_index: broker.store.min_offset(topic, queue_id),
         queue_data: shown.collect(),
         subscription_data: subscription.as_deref().cloned(),
+        filter_data,
     };
     Ok(Command { body: json(&list).body, ..answer })
+}
+
+/// Both stages of a filter, for one entry.
+fn takes(broker: &Broker, filter: &MessageFilter, entry: &rocketmq_store::QueueEntry) -> bool {
+    let takes_message = || {
+        let unit = broker.store.message_at(entry.offset)?;
+        Some(filter.takes_message(&broker.filters, &decode_message(&unit).ok()?))
+    };
+    filter.takes_entry(entry) && (filter.is_by_tags_only() || takes_message().unwrap_or(false))
 }

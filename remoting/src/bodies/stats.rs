@@ -85,4 +85,7 @@ pub struct QueueEntryList {
     /// The group's subscription, where a group is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription_data: Option<SubscriptionData>,
+    /// What the broker knows of the group's SQL92 expression, as text, where a group is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter_data: Option<String>,
 }

@@ -16,6 +16,8 @@ use crate::{Scenario, peer::Peer};
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("tags", tags),
     ("sql92", sql92),
+    ("sql92_retry", sql92_retry),
+    ("sql92_refused", sql92_refused),
     ("orderly", orderly),
     ("broadcasting", broadcasting),
     ("rebalance", rebalance),
@@ -76,6 +78,48 @@ fn sql92(peer: &Peer) -> Result<()> {
             .run(LONG)?;
         let wanted: BTreeSet<u64> = (50..150).step_by(2).collect();
         ensure!(seqs(&consumed.received) == wanted, "received {:?}", seqs(&consumed.received));
+        Ok(())
+    })
+}
+
+/// What a group sends back comes again whatever its expression; what the expression does not take never comes.
+fn sql92_retry(peer: &Peer) -> Result<()> {
+    peer.shared(|session| {
+        let topic = session.topic("SqlRetry", 2)?;
+        let group = format!("g_{topic}");
+        let consumer = session
+            .client
+            .consume(&topic, &group)
+            .arg("sql", "seq >= 4 AND (TAGS IN ('TagA', 'TagC') OR none IS NOT NULL)")
+            .arg("fail-first", 2)
+            .arg("expect", 9)
+            .arg("linger", 1)
+            .start()?;
+        consumer.wait_for_event("assigned", Duration::from_secs(30), |event| count_queues(event) == 4)?;
+        // Its pulls wait when these come: four of them, and half of the others, it does not want.
+        produce(&session.client.produce(&topic).arg("count", 10).arg("tags", "TagA,TagB"))?;
+        let consumed = consumer.finish(LONG)?;
+        let mut times: BTreeMap<u64, Vec<i32>> = BTreeMap::new();
+        for received in &consumed.received {
+            times.entry(received.seq.unwrap_or(u64::MAX)).or_default().push(received.reconsume_times);
+        }
+        let wanted: BTreeMap<u64, Vec<i32>> = [4, 6, 8].map(|seq| (seq, vec![0, 1, 2])).into();
+        ensure!(times == wanted, "reconsume times of each message: {times:?}");
+        Ok(())
+    })
+}
+
+/// A client with a wrong expression does not start, and hears why.
+fn sql92_refused(peer: &Peer) -> Result<()> {
+    peer.shared(|session| {
+        let topic = session.topic("SqlRefused", 1)?;
+        let group = format!("g_{topic}");
+        let consume = session.client.consume(&topic, &group).arg("sql", "seq BETWEEN 9 AND 3").arg("expect", 1);
+        let refused = match consume.arg("timeout", 20).run(LONG) {
+            Ok(outcome) => anyhow::bail!("it started, and received {}", outcome.received.len()),
+            Err(refused) => format!("{refused:#}"),
+        };
+        ensure!(refused.contains("left value(9) must less than or equal to right value(3)"), "{refused}");
         Ok(())
     })
 }

@@ -24,9 +24,9 @@ use rocketmq_tests::{cluster::Kind, java::Version};
 
 type Scenario = fn(&Peer) -> anyhow::Result<()>;
 
-/// What our broker refuses so far: transactions and SQL92 filters. Their scenarios run against Java's servers only, and our
+/// What our broker refuses so far: transactions. Their scenarios run against Java's servers only, and our
 /// refusals are the broker's own tests.
-const NOT_SERVED_YET: [&str; 2] = ["transactions", "sql92"];
+const NOT_SERVED_YET: [&str; 1] = ["transactions"];
 
 /// Longer than the longest scenario on a machine that is busy with others.
 const SLOW: Duration = Duration::from_mins(5);
