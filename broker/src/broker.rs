@@ -31,6 +31,7 @@ use crate::stats::BrokerStats;
 use crate::subscription_groups::SubscriptionGroups;
 use crate::timer::{self, Timer};
 use crate::topics::TopicTable;
+use crate::transaction::{self, Transactions};
 
 /// The port that old clients compute for themselves, as `listenPort` less this.
 const FAST_PORT_DISTANCE: u16 = 2;
@@ -49,6 +50,7 @@ pub(crate) struct Broker {
     pub(crate) offsets: ConsumerOffsets,
     pub(crate) delay_offsets: DelayOffsets,
     pub(crate) timer: Timer,
+    pub(crate) transactions: Transactions,
     pub(crate) producers: Producers,
     pub(crate) consumers: Consumers,
     pub(crate) filters: ConsumerFilters,
@@ -79,6 +81,7 @@ impl Broker {
             offsets: ConsumerOffsets::open(&config_dir)?,
             delay_offsets: DelayOffsets::open(&config_dir)?,
             timer: Timer::new(&root),
+            transactions: Transactions::default(),
             producers: Producers::default(),
             consumers: Consumers::default(),
             filters: ConsumerFilters::open(
@@ -96,6 +99,9 @@ impl Broker {
             store,
             config: ArcSwap::from_pointee(config),
         });
+        if broker.config().broker_role != BrokerRole::Slave {
+            broker.transactions.load(&broker);
+        }
         let held_pulls = Arc::clone(&broker.held_pulls);
         broker.store.set_arrival_listener(Box::new(move |arrival| {
             held_pulls.arrived(arrival.topic, arrival.queue_id, arrival.queue_offset, arrival.tags_code);
@@ -129,6 +135,9 @@ impl Broker {
         }
         let broker = Arc::clone(self);
         let persisted = tokio::task::spawn_blocking(move || {
+            if flushed.is_ok() {
+                broker.transactions.stop(&broker);
+            }
             persist_tables(&broker);
             if flushed.is_err() {
                 return;
@@ -196,6 +205,7 @@ pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyho
         if config.timer_wheel_enable {
             background.spawn(timer::deliver(Arc::clone(&broker), serving.clone()));
         }
+        background.spawn(transaction::look_after(Arc::clone(&broker), serving.clone()));
     }
     let registration = tokio::spawn(registration::keep_registered(Arc::clone(&broker), shutdown.clone()));
     announce(&config);

@@ -123,6 +123,11 @@ effective_keys! {
     max_message_size: usize, "maxMessageSize" = "4194304" [1..=1_073_741_824], Start, "most bytes of a body.";
     start_accept_send_request_time_stamp: i64, "startAcceptSendRequestTimeStamp" = "0", Live, "sends before this time are refused; ms since 1970.";
     send_in_flight_max: usize, "sendThreadPoolQueueCapacity" = "10000" [1..=10_000_000], Start, "sends that wait for flush or slaves at once before further ones are refused.";
+    // Transactions.
+    reject_transaction_message: bool, "rejectTransactionMessage" = "false", Live, "half messages are refused.";
+    transaction_time_out: Duration, "transactionTimeOut" = "6000", Live, "age from which a half message is asked about.";
+    transaction_check_max: i32, "transactionCheckMax" = "15", Live, "times that it is asked about before it is given up.";
+    transaction_check_interval: Duration, "transactionCheckInterval" = "60000" [10..=86_400_000], Live, "time between rounds of asking.";
     // Pulls.
     long_polling_enable: bool, "longPollingEnable" = "true", Live, "pulls at the end of a queue are held.";
     short_polling_time: Duration, "shortPollingTimeMills" = "1000", Live, "how long they are held where long polling is off.";
@@ -228,7 +233,8 @@ const REPLICAS: &str = "SYNC_MASTER waits for one slave, ASYNC_MASTER for none";
 const ACL: &str = "access control is not offered, and a broker that ignores this key would be open to everybody";
 const PERIODIC: &str = "the broker registers every period";
 const PLAIN: &str = "registrations are sent plain, which every name server reads";
-const NO_TX: &str = "transactional messages are not offered: half messages are refused";
+const TX_OPS: &str = "the end of each transaction is written at once, so that a kill forgets none";
+const TX_METRICS: &str = "open transactions are counted from their queues and written nowhere";
 const NO_REPLY: &str = "request and reply are not offered";
 const BUSY: &str = "a slow append does not refuse the next one";
 const SLOW: &str = "a group that lags may always consume";
@@ -350,15 +356,15 @@ pub(crate) const WITHOUT_EFFECT: &[Key] = &[
     ),
     unused("forceRegister", "boolean", "true", PERIODIC),
     unused("compressedRegister", "boolean", "false", PLAIN),
-    unused("rejectTransactionMessage", "boolean", "false", NO_TX),
     unused("storeReplyMessageEnable", "boolean", "true", NO_REPLY),
-    unused("transactionTimeOut", "long", "6000", NO_TX),
-    unused("transactionCheckMax", "int", "15", NO_TX),
-    unused("transactionCheckInterval", "long", "60000", NO_TX),
     unused("osPageCacheBusyTimeOutMills", "long", "1000", BUSY),
     unused("disableConsumeIfConsumerReadSlowly", "boolean", "false", SLOW),
     unused("consumerFallbehindThreshold", "long", "17179869184", SLOW),
     // 5.x.
+    unused("transactionOpMsgMaxSize", "int", "4096", TX_OPS),
+    unused("transactionOpBatchInterval", "int", "3000", TX_OPS),
+    unused("transactionMetricFlushInterval", "long", "10000", TX_METRICS),
+    unused("enableTransactionMetrics", "boolean", "true", TX_METRICS),
     unused("litePullMessageEnable", "boolean", "true", "361 is always answered"),
     unused("useServerSideResetOffset", "boolean", "true", "clients are told to reset, as in 4.9"),
     unused("defaultMessageRequestMode", "String", "PULL", POP),

@@ -19,6 +19,7 @@ pub(crate) mod reset_offset;
 pub(crate) mod runtime;
 pub(crate) mod timer;
 pub(crate) mod topics;
+pub(crate) mod transaction;
 
 use bytestring::ByteString;
 use rocketmq_remoting::{Command, HeaderError, ResponseCode, fastjson};

@@ -2,9 +2,10 @@
 //!
 //! [`run`] is the whole of it. Inside, [`broker`] owns the state and the life cycle, `router` joins
 //! request codes with handlers (`send`, `pull`, `handlers`), `filter` says which messages a consumer
-//! gets, `waiting` says what is not due yet, `delay` and `timer` deliver it when it is, the tables
-//! (`topics`, `subscription_groups`, `consumer_offsets`) are the files under `config/`, and
-//! `registration` keeps the name servers informed. Messages themselves are the business of `rocketmq_store`.
+//! gets, `waiting` says what is not due yet, `delay` and `timer` deliver it when it is, `transaction`
+//! keeps what is not decided, the tables (`topics`, `subscription_groups`, `consumer_offsets`) are the
+//! files under `config/`, and `registration` keeps the name servers informed. Messages themselves are
+//! the business of `rocketmq_store`.
 
 mod broker;
 mod client_channel;
@@ -35,6 +36,7 @@ mod stats;
 mod subscription_groups;
 mod timer;
 mod topics;
+mod transaction;
 mod versioned_table;
 mod waiting;
 

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::broker::Broker;
+use crate::config::BrokerRole;
 use crate::ha::Replication;
 use crate::topics::{DLQ_PREFIX, RETRY_PREFIX};
 
@@ -36,6 +37,9 @@ pub(crate) fn text(broker: &Broker) -> Result<String, fmt::Error> {
     consumers(&mut registry, broker);
     storage(&mut registry, broker);
     timer(&mut registry, broker);
+    if config.broker_role != BrokerRole::Slave {
+        transactions(&mut registry, broker);
+    }
     replication(&mut registry, broker);
     gauge(&mut registry, "rocketmq_broker_permission", "2 write, 4 read, 6 both", config.broker_permission.into());
     if let Some(bytes) = resident_bytes() {
@@ -171,6 +175,15 @@ fn timer(registry: &mut Registry, broker: &Broker) {
     counter(registry, "rocketmq_timer_enqueue", "Timer messages taken in", totals.taken);
     counter(registry, "rocketmq_timer_dequeue", "Timer messages delivered", totals.delivered);
     counter(registry, "rocketmq_timer_rolled", "Timer messages stored again because they wait long", totals.rolled);
+}
+
+fn transactions(registry: &mut Registry, broker: &Broker) {
+    let standing = broker.transactions.standing(&broker.store);
+    gauge(registry, "rocketmq_half_messages", "Half messages whose transaction is open", standing.open);
+    counter(registry, "rocketmq_commit_messages", "Transactions committed", standing.committed);
+    counter(registry, "rocketmq_rollback_messages", "Transactions rolled back", standing.rolled_back);
+    counter(registry, "rocketmq_broker_transaction_checks", "Questions to producers", standing.checked);
+    counter(registry, "rocketmq_broker_transactions_given_up", "Half messages given up", standing.given_up);
 }
 
 fn replication(registry: &mut Registry, broker: &Broker) {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use rocketmq_remoting::bodies::Connection;
@@ -17,6 +18,8 @@ type Channels = BTreeMap<u64, Arc<ClientChannel>>;
 #[derive(Debug, Default)]
 pub(crate) struct Producers {
     state: Mutex<State>,
+    /// How often a member was asked for.
+    turn: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -84,6 +87,15 @@ impl Producers {
     pub(crate) fn connections(&self, group: &str) -> Option<Vec<Connection>> {
         let state = self.state.lock();
         state.groups.get(group).map(|channels| channels.values().map(|channel| channel.connection()).collect())
+    }
+
+    /// A connected member of a group, another one each time.
+    pub(crate) fn next_member(&self, group: &str) -> Option<Arc<ClientChannel>> {
+        let state = self.state.lock();
+        let open =
+            || state.groups.get(group).into_iter().flat_map(BTreeMap::values).filter(|one| !one.peer.is_closed());
+        let count = open().count().max(1);
+        open().nth(self.turn.fetch_add(1, Ordering::Relaxed) % count).cloned()
     }
 
     /// All groups with their members.

@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::Broker;
 use crate::config::BrokerRole;
 
+/// After a registration changes wait this many times as long as it took.
+const REST: u32 = 4;
 /// Names are resolved and missing registrations tried again this often.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 /// Java's clients and tools expect read and write here; other values go with every topic.
@@ -79,10 +81,12 @@ pub(crate) async fn keep_registered(broker: Arc<Broker>, shutdown: CancellationT
         let registered = broker.registration.registered();
         let targets = addresses.iter().filter(|address| everywhere || !registered.contains(*address));
         futures::future::join_all(targets.map(|address| register(&broker, address))).await;
+        let took = now.elapsed();
         tokio::select! {
             () = shutdown.cancelled() => break,
             () = tokio::time::sleep(RETRY_PERIOD) => {}
-            changed = changes.changed() => {
+            // A registration carries all topics: while thousands are made, most of the time is left for other work.
+            changed = async { tokio::time::sleep(took * REST).await; changes.changed().await } => {
                 if changed.is_ok() {
                     due = Instant::now();
                 }

@@ -39,6 +39,7 @@ fn route(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<An
         }
         RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => pull::pull(broker, peer, request),
         RequestCode::RECALL_MESSAGE => handlers::recall::recall(broker, peer, request),
+        RequestCode::END_TRANSACTION => handlers::transaction::end(broker, peer, request),
         // It reads an old message, and may make a topic.
         RequestCode::CONSUMER_SEND_MSG_BACK => Ok(aside(
             |broker, peer, request| answered(send_back::send_back(broker, peer, request)),
@@ -92,7 +93,7 @@ pub(crate) fn aside(handler: Handler, broker: &Arc<Broker>, peer: &Arc<Peer>, re
 fn route_admin(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<Answer, Refusal> {
     use handlers::{
         clients, config, consume_stats, groups, ha_status, heartbeat, locks, offsets, query, queues, relay,
-        reset_offset, runtime, timer, topics,
+        reset_offset, runtime, timer, topics, transaction,
     };
     let answer = match request.request_code() {
         RequestCode::HEART_BEAT => heartbeat::heartbeat(broker, peer, request)?,
@@ -119,6 +120,7 @@ fn route_admin(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Res
         RequestCode::QUERY_CONSUME_QUEUE => queues::entries(broker, request)?,
         RequestCode::QUERY_MESSAGE => query::by_key(broker, request)?,
         RequestCode::VIEW_MESSAGE_BY_ID => query::by_place(broker, request)?,
+        RequestCode::RESUME_CHECK_HALF_MESSAGE => transaction::resume(broker, request)?,
         RequestCode::UPDATE_AND_CREATE_TOPIC => topics::update(broker, request)?,
         RequestCode::DELETE_TOPIC_IN_BROKER => topics::delete(broker, request)?,
         RequestCode::GET_ALL_TOPIC_CONFIG => topics::all(broker),

@@ -21,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::router::aside;
 use crate::timer;
 use crate::topics;
+use crate::transaction;
 use crate::waiting::Waiting;
 
 /// Properties of a message at most, in bytes: their length has 15 bits on disk.
@@ -73,12 +74,16 @@ fn try_send(
     if body.len() > config.max_message_size || text.len() > PROPERTIES_MAX {
         return Err(too_large(&config));
     }
-    if is_prepared(header.sys_flag, text) {
-        let remark = format!("the broker[{}] sending transaction message is forbidden", config.broker_ip1);
-        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+    if is_batch && sys_flag::transaction(header.sys_flag) != 0 {
+        return Err(too_large(&config));
+    }
+    let is_half = !is_batch && transaction::is_half(header.sys_flag, header.reconsume_times, text, &config);
+    if is_half {
+        check_half(broker, &config)?;
     }
     let waiting = if is_batch { Waiting::Not } else { Waiting::of(text, &config, clock::now_millis())? };
-    if text.len() + waiting.properties_added(&header.topic) > PROPERTIES_MAX {
+    let half_added = if is_half { transaction::properties_added(&header.topic, &header.producer_group) } else { 0 };
+    if text.len() + waiting.properties_added(&header.topic) + half_added > PROPERTIES_MAX {
         return Err(too_large(&config));
     }
     let message = NewMessage {
@@ -96,6 +101,8 @@ fn try_send(
     };
     let appended = if is_batch {
         append_batch(broker, &config, &message)
+    } else if is_half {
+        with_cluster(&config, &message, |half| transaction::append_half(broker, half, &header.producer_group))
     } else {
         append_single(broker, &config, &message, waiting)
     }
@@ -103,10 +110,15 @@ fn try_send(
         StoreError::MessageTooLarge { .. } | StoreError::PropertiesTooLong { .. } => too_large(&config),
         other => Refusal::from(other),
     })?;
-    broker.stats.put(&header.topic, queue_id, u64::from(appended.count), body.len() as u64);
+    let stored_in = if is_half { (topics::TRANS_HALF_TOPIC, 0) } else { (&*header.topic, queue_id) };
+    broker.stats.put(stored_in.0, stored_in.1, u64::from(appended.count), body.len() as u64);
     let waits = property(text, "WAIT") != Some("false");
     let mut response = response_header(&config);
-    response.recall_handle = recall_handle(&config, &header.topic, text, waiting);
+    if is_half {
+        response.transaction_id = property(text, UNIQ_KEY).map(Into::into);
+    } else {
+        response.recall_handle = recall_handle(&config, &header.topic, text, waiting);
+    }
     Ok(answer(broker, &config, response, queue_id, &appended, waits))
 }
 
@@ -191,9 +203,13 @@ fn choose_queue(topic: &TopicConfig, header: &SendMessageRequest) -> Result<i32,
     Ok(rand::random_range(0..topic.write_queue_nums.max(1)))
 }
 
-/// Half messages come with transactions; until then they are refused as by `rejectTransactionMessage`.
-fn is_prepared(flags: i32, text: &[u8]) -> bool {
-    sys_flag::transaction(flags) == sys_flag::TRANSACTION_PREPARED || property(text, "TRAN_MSG") == Some("true")
+/// Whether half messages are taken; the first one makes the topics that they wait in.
+fn check_half(broker: &Broker, config: &BrokerConfig) -> Result<(), Refusal> {
+    if config.reject_transaction_message {
+        let remark = format!("the broker[{}] sending transaction message is forbidden", config.broker_ip1);
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+    }
+    transaction::create_topics(broker).map_err(|error| Refusal::new(ResponseCode::SYSTEM_ERROR, format!("{error:#}")))
 }
 
 fn too_large(config: &BrokerConfig) -> Refusal {
@@ -215,11 +231,16 @@ fn append_single(
     message: &NewMessage<'_>,
     waiting: Waiting,
 ) -> Result<Appended, StoreError> {
+    with_cluster(config, message, |message| waiting.append(broker, message))
+}
+
+/// Every stored message says where it is from.
+fn with_cluster<R>(config: &BrokerConfig, message: &NewMessage<'_>, append: impl FnOnce(&NewMessage<'_>) -> R) -> R {
     STORED_PROPERTIES.with_borrow_mut(|stored| {
         stored.clear();
         stored.extend_from_slice(message.properties);
         push_property(stored, "CLUSTER", &config.broker_cluster_name);
-        waiting.append(broker, &NewMessage { properties: stored, ..*message })
+        append(&NewMessage { properties: stored, ..*message })
     })
 }
 

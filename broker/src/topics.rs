@@ -21,7 +21,7 @@ const BENCHMARK_TOPIC: &str = "BenchmarkTest";
 const OFFSET_MOVED_EVENT: &str = "OFFSET_MOVED_EVENT";
 pub(crate) const TRANS_HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 pub(crate) const TRANS_OP_HALF_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
-const TRANS_CHECK_MAX_TIME_TOPIC: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
+pub(crate) const TRANS_CHECK_MAX_TIME_TOPIC: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
 /// Messages that a group consumes again.
 pub(crate) const RETRY_PREFIX: &str = "%RETRY%";
 /// Messages that a group gave up.

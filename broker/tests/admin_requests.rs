@@ -323,22 +323,6 @@ async fn what_is_not_served_is_refused_by_a_code_that_clients_know() {
     let member = Member::new();
     member.ask(&broker, RequestCode::UPDATE_AND_CREATE_TOPIC, NEW_TOPIC, "").await;
 
-    let half = [
-        ("a", "p"),
-        ("b", "T"),
-        ("c", "TBW102"),
-        ("d", "4"),
-        ("e", "0"),
-        ("f", "4"),
-        ("g", "1"),
-        ("h", "0"),
-        ("i", "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}p"),
-    ];
-    let answer = member.ask(&broker, RequestCode::SEND_MESSAGE_V2, &half, "half").await;
-    assert_eq!(answer.response_code(), ResponseCode::NO_PERMISSION, "{}", answer.remark());
-    assert!(answer.remark().contains("transaction"), "{}", answer.remark());
-    assert_eq!(answer.ext_fields.get("MSG_REGION").map(|region| &**region), Some("DefaultRegion"));
-
     let sql = [
         ("consumerGroup", "g"),
         ("topic", "T"),
@@ -353,7 +337,7 @@ async fn what_is_not_served_is_refused_by_a_code_that_clients_know() {
     assert_eq!(answer.response_code(), ResponseCode::SYSTEM_ERROR);
     assert!(answer.remark().ends_with("filter message by SQL92"), "{}", answer.remark());
 
-    for code in [RequestCode::END_TRANSACTION, RequestCode::SEND_REPLY_MESSAGE_V2, RequestCode(9999)] {
+    for code in [RequestCode::SEND_REPLY_MESSAGE_V2, RequestCode(9999)] {
         let answer = member.ask(&broker, code, &[], "").await;
         assert_eq!(answer.response_code(), ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
         assert_eq!(answer.remark(), format!(" request type {} not supported", code.0));

@@ -57,6 +57,8 @@ headers! {
         optional queue_offset: i64 = "queueOffset",
         required region: ByteString = "MSG_REGION",
         required trace_on: bool = "TRACE_ON",
+        /// 5.x: the unique key; here only of a half message.
+        optional transaction_id: ByteString = "transactionId",
         /// 5.x: what recalls a timer message.
         optional recall_handle: ByteString = "recallHandle",
     }
@@ -107,6 +109,34 @@ headers! {
         optional origin_topic: ByteString = "originTopic",
         default unit_mode: bool = "unitMode",
         optional max_reconsume_times: i32 = "maxReconsumeTimes",
+    }
+    /// `END_TRANSACTION`.
+    EndTransactionRequest {
+        required producer_group: ByteString = "producerGroup",
+        /// Where the half message lies in its queue: the `queueOffset` of its send, or what the check said.
+        required tran_state_table_offset: i64 = "tranStateTableOffset",
+        /// Where it lies in the commit log, in bytes.
+        required commit_log_offset: i64 = "commitLogOffset",
+        /// 8 commits, 12 rolls back, 0 does not know yet: the transaction bits of a message's `sysFlag`.
+        required commit_or_rollback: i32 = "commitOrRollback",
+        /// It answers a `CHECK_TRANSACTION_STATE`.
+        default from_transaction_check: bool = "fromTransactionCheck",
+        /// The unique key.
+        optional msg_id: ByteString = "msgId",
+        optional transaction_id: ByteString = "transactionId",
+    }
+    /// `CHECK_TRANSACTION_STATE`, which a broker asks a producer; the body is the message.
+    CheckTransactionStateRequest {
+        /// 5.x: the real topic.
+        optional topic: ByteString = "topic",
+        required tran_state_table_offset: i64 = "tranStateTableOffset",
+        required commit_log_offset: i64 = "commitLogOffset",
+        /// The unique key.
+        optional msg_id: ByteString = "msgId",
+        optional transaction_id: ByteString = "transactionId",
+        /// The offset id of the half message.
+        required offset_msg_id: ByteString = "offsetMsgId",
+        optional broker_name: ByteString = "bname",
     }
     /// `QUERY_MESSAGE`.
     QueryMessageRequest {

@@ -57,6 +57,7 @@ public final class TestClient {
         "  produce         --count N | --until-stdin-closes, --size B, --threads K, --rate PER_SECOND, --run ID, --start-seq S",
         "                  --mode sync|async|oneway|batch|transaction, --batch N, --tags A,B, --delay-level L",
         "                  --timer sec|ms|at (5.x), --delay-ms MS (of the last message), --delay-step-ms MS (more for each before it),",
+        "                  --open (every transaction until the broker asks), --no-answer (when it asks),",
         "                  --recall-odd, --delete-odd (by a message of the same time, with --timer at)",
         "                  --ordered (queue by seq modulo --shards), --timeout MS, --retries N, --queue Q (of every broker)",
         "  consume         --expect N (distinct keys), --timeout S, --linger S, --until-stdin-closes, --orderly, --broadcast",
@@ -330,20 +331,23 @@ public final class TestClient {
         }
     }
 
-    /** Sequence numbers end as: 0 modulo 3 commit, 1 roll back, 2 unknown until the broker asks, then commit. */
+    /**
+     * Sequence numbers end as: 0 modulo 3 commit, 1 roll back, 2 unknown until the broker asks, then commit. With --open all are
+     * unknown until it asks, with --no-answer what is unknown stays so.
+     */
     private TransactionMQProducer transactional() {
         TransactionMQProducer producer = new TransactionMQProducer(text("group", "test_producer"));
         producer.setTransactionListener(new TransactionListener() {
             @Override
             public LocalTransactionState executeLocalTransaction(Message message, Object seq) {
-                return (Long) seq % 3 == 2 ? LocalTransactionState.UNKNOW : decide((Long) seq);
+                return (Long) seq % 3 == 2 || has("open") ? LocalTransactionState.UNKNOW : decide((Long) seq);
             }
 
             // A broker may also ask about what it was told already: it writes that down in batches.
             @Override
             public LocalTransactionState checkLocalTransaction(MessageExt message) {
                 line("event", "check", "key", message.getKeys());
-                return decide(Long.parseLong(message.getUserProperty("seq")));
+                return has("no-answer") ? LocalTransactionState.UNKNOW : decide(Long.parseLong(message.getUserProperty("seq")));
             }
 
             private LocalTransactionState decide(long seq) {

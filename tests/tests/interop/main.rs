@@ -11,6 +11,7 @@ mod delaying;
 mod lifecycle;
 mod peer;
 mod sending;
+mod transacting;
 
 use std::{
     io::Write as _,
@@ -23,10 +24,6 @@ use peer::{Clusters, Peer};
 use rocketmq_tests::{cluster::Kind, java::Version};
 
 type Scenario = fn(&Peer) -> anyhow::Result<()>;
-
-/// What our broker refuses so far: transactions. Their scenarios run against Java's servers only, and our
-/// refusals are the broker's own tests.
-const NOT_SERVED_YET: [&str; 1] = ["transactions"];
 
 /// Longer than the longest scenario on a machine that is busy with others.
 const SLOW: Duration = Duration::from_mins(5);
@@ -43,9 +40,6 @@ fn main() {
             for (name, scenario) in scenarios() {
                 // With Java in every role, these are the same as their counterparts.
                 if control && (name.starts_with("our_") || name.starts_with("we_")) {
-                    continue;
-                }
-                if !control && NOT_SERVED_YET.contains(&name) {
                     continue;
                 }
                 // Our own mqadmin has the layouts of 4.9 whatever the client.
@@ -78,9 +72,15 @@ fn main() {
 }
 
 fn scenarios() -> Vec<(&'static str, Scenario)> {
-    let mut all =
-        [sending::SCENARIOS, consuming::SCENARIOS, delaying::SCENARIOS, admin::SCENARIOS, lifecycle::SCENARIOS]
-            .concat();
+    let mut all = [
+        sending::SCENARIOS,
+        consuming::SCENARIOS,
+        delaying::SCENARIOS,
+        transacting::SCENARIOS,
+        admin::SCENARIOS,
+        lifecycle::SCENARIOS,
+    ]
+    .concat();
     if let Ok(wanted) = std::env::var("RMQ_SCENARIOS") {
         all.retain(|(name, _)| wanted.split(',').any(|one| one == *name));
     }
