@@ -2,7 +2,7 @@
 # job without Kubernetes and ends (`make local` stays), `make test` installs what it needs and runs all tests.
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo local test unit interop crash e2e fuzz lint fmt crd image cluster cluster-down bench clean
+.PHONY: help build demo local test unit interop crash e2e fuzz lint fmt crd compatibility image cluster cluster-down bench clean
 
 EXAMPLE ?= deploy/examples/two-pairs-async.yaml
 DATA ?= .local
@@ -47,6 +47,9 @@ fmt: ## format the sources
 
 crd: ## write the generated manifests: CRD, chart's CRD, deploy/operator.yaml
 	./scripts/manifests
+
+compatibility: ## write docs/compatibility.md, from the tables of request codes
+	RMQ_BLESS=1 cargo test --locked -p rocketmq-broker --test compatibility the_page
 
 image: ## dist/namesrv.tar, dist/broker.tar, dist/operator.tar
 	./scripts/image

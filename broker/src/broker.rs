@@ -26,6 +26,7 @@ use crate::http;
 use crate::producers::Producers;
 use crate::queue_locks::QueueLocks;
 use crate::registration::{self, Registration};
+use crate::reply::PendingReplies;
 use crate::router::Router;
 use crate::stats::BrokerStats;
 use crate::subscription_groups::SubscriptionGroups;
@@ -52,6 +53,7 @@ pub(crate) struct Broker {
     pub(crate) timer: Timer,
     pub(crate) transactions: Transactions,
     pub(crate) producers: Producers,
+    pub(crate) pending_replies: PendingReplies,
     pub(crate) consumers: Consumers,
     pub(crate) filters: ConsumerFilters,
     pub(crate) queue_locks: QueueLocks,
@@ -83,6 +85,7 @@ impl Broker {
             timer: Timer::new(&root),
             transactions: Transactions::default(),
             producers: Producers::default(),
+            pending_replies: PendingReplies::default(),
             consumers: Consumers::default(),
             filters: ConsumerFilters::open(
                 &config_dir,

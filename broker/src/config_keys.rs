@@ -112,6 +112,8 @@ effective_keys! {
     cluster_topic_enable: bool, "clusterTopicEnable" = "true", Start, "the topic named like the cluster may be written and read.";
     broker_topic_enable: bool, "brokerTopicEnable" = "true", Start, "the topic named like the broker may be written and read.";
     trace_on: bool, "traceOn" = "true", Live, "`TRACE_ON` in send responses.";
+    store_reply_message_enable: bool, "storeReplyMessageEnable" = "true", Live,
+        "replies are kept in `<cluster>_REPLY_TOPIC` too.";
     trace_topic_enable: bool, "traceTopicEnable" = "false", Start, "the trace topic exists from the start.";
     msg_trace_topic_name: String, "msgTraceTopicName" = "RMQ_SYS_TRACE_TOPIC", Start, "trace topic.";
     region_id: String, "regionId" = "DefaultRegion", Start, "`MSG_REGION` in send responses.";
@@ -235,7 +237,6 @@ const PERIODIC: &str = "the broker registers every period";
 const PLAIN: &str = "registrations are sent plain, which every name server reads";
 const TX_OPS: &str = "the end of each transaction is written at once, so that a kill forgets none";
 const TX_METRICS: &str = "open transactions are counted from their queues and written nowhere";
-const NO_REPLY: &str = "request and reply are not offered";
 const BUSY: &str = "a slow append does not refuse the next one";
 const SLOW: &str = "a group that lags may always consume";
 const METRICS: &str = "metrics are read from httpPort";
@@ -356,7 +357,6 @@ pub(crate) const WITHOUT_EFFECT: &[Key] = &[
     ),
     unused("forceRegister", "boolean", "true", PERIODIC),
     unused("compressedRegister", "boolean", "false", PLAIN),
-    unused("storeReplyMessageEnable", "boolean", "true", NO_REPLY),
     unused("osPageCacheBusyTimeOutMills", "long", "1000", BUSY),
     unused("disableConsumeIfConsumerReadSlowly", "boolean", "false", SLOW),
     unused("consumerFallbehindThreshold", "long", "17179869184", SLOW),

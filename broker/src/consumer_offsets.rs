@@ -72,6 +72,12 @@ impl ConsumerOffsets {
         queues.get(&queue_id).copied()
     }
 
+    /// The group's offsets in a topic, by queue.
+    pub(crate) fn queues_of(&self, group: &str, topic: &str) -> BTreeMap<i32, i64> {
+        let groups = self.groups.read();
+        groups.get(group).and_then(|topics| topics.get(topic)).map(|queues| queues.lock().clone()).unwrap_or_default()
+    }
+
     /// Topics that the group has offsets in.
     pub(crate) fn topics_of(&self, group: &str) -> BTreeSet<String> {
         self.groups.read().get(group).map(|topics| topics.keys().cloned().collect()).unwrap_or_default()

@@ -36,7 +36,7 @@ fn json(body: &impl Serialize) -> Command {
 
 /// What could not be written or read for a reason that lies here.
 #[allow(clippy::needless_pass_by_value)] // goes straight into `map_err`
-fn failed(error: anyhow::Error) -> Refusal {
+pub(crate) fn failed(error: anyhow::Error) -> Refusal {
     Refusal::new(ResponseCode::SYSTEM_ERROR, format!("{error:#}"))
 }
 

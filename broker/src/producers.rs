@@ -27,6 +27,8 @@ struct State {
     groups: HashMap<String, Channels>,
     /// Groups of each connection, so that its end costs no walk over all groups.
     connections: HashMap<u64, Vec<String>>,
+    /// Memberships of each client, the newest last, so that a reply finds its asker at once.
+    clients: HashMap<Box<str>, Vec<Arc<ClientChannel>>>,
 }
 
 impl Producers {
@@ -50,7 +52,16 @@ impl Producers {
         if !groups.iter().any(|known| known == group) {
             groups.push(group.to_owned());
         }
-        state.groups.entry(group.to_owned()).or_default().insert(id, Arc::new(channel));
+        let channel = Arc::new(channel);
+        state.clients.entry(channel.client_id.clone()).or_default().push(Arc::clone(&channel));
+        if let Some(renamed) = state.groups.entry(group.to_owned()).or_default().insert(id, channel) {
+            state.forget_client(&renamed);
+        }
+    }
+
+    /// The newest connection of the client of that name, in whatever group (Java's `findChannel`).
+    pub(crate) fn find(&self, client_id: &str) -> Option<Arc<ClientChannel>> {
+        self.state.lock().clients.get(client_id)?.last().cloned()
     }
 
     /// Removes a member, whether or not it is there.
@@ -119,11 +130,21 @@ impl State {
             }
         }
         let Some(channels) = self.groups.get_mut(group) else { return };
-        if let Some(channel) = channels.remove(&peer_id) {
-            tracing::info!(group, client = %channel.client_id, peer = %channel.peer.remote(), "producer removed");
-        }
+        let removed = channels.remove(&peer_id);
         if channels.is_empty() {
             self.groups.remove(group);
+        }
+        if let Some(channel) = removed {
+            tracing::info!(group, client = %channel.client_id, peer = %channel.peer.remote(), "producer removed");
+            self.forget_client(&channel);
+        }
+    }
+
+    fn forget_client(&mut self, channel: &Arc<ClientChannel>) {
+        let Some(known) = self.clients.get_mut(&channel.client_id) else { return };
+        known.retain(|one| !Arc::ptr_eq(one, channel));
+        if known.is_empty() {
+            self.clients.remove(&channel.client_id);
         }
     }
 }
@@ -153,6 +174,25 @@ mod tests {
         producers.unregister("g", two.peer.id());
         assert!(producers.connections("g").is_none());
         assert_eq!(producers.connection_count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_client_is_found_by_name_while_it_is_in_any_group() {
+        let harness = Harness::start();
+        let (one, two) = (harness.connect().await, harness.connect().await);
+        let producers = Producers::default();
+        producers.register("g", channel(&one, "a", 0), 0);
+        producers.register("h", channel(&one, "a", 0), 0);
+        producers.register("g", channel(&two, "a", 0), 0);
+        assert_eq!(producers.find("a").unwrap().peer.id(), two.peer.id(), "the newest");
+        producers.unregister("g", two.peer.id());
+        producers.unregister("g", one.peer.id());
+        assert_eq!(producers.find("a").unwrap().peer.id(), one.peer.id(), "it is still in h");
+        producers.register("h", channel(&one, "b", 0), 0);
+        assert!(producers.find("a").is_none(), "the client is called b now");
+        producers.disconnected(one.peer.id());
+        assert!(producers.find("b").is_none());
+        assert!(producers.state.lock().clients.is_empty());
     }
 
     #[tokio::test]

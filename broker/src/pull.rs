@@ -114,7 +114,8 @@ fn check(broker: &Broker, peer: &Peer, header: &PullMessageRequest) -> Result<Pu
     }
     let topic = broker.topics.get(&header.topic).ok_or_else(|| {
         tracing::debug!(peer = %peer.remote(), topic = %header.topic, "pull of an unknown topic");
-        Refusal::topic_not_exist(&header.topic)
+        let remark = format!("topic[{}] not exist, apply first please! {FAQ}", header.topic);
+        Refusal::new(ResponseCode::TOPIC_NOT_EXIST, remark)
     })?;
     if topic.perm & PERM_READ == 0 {
         let remark = format!("the topic[{}] pulling message is forbidden", header.topic);
@@ -267,8 +268,10 @@ impl Pull {
             GetStatus::NoMatchedLogicQueue | GetStatus::NoMessageInQueue if self.offset != 0 => {
                 (ResponseCode::PULL_OFFSET_MOVED, "NO_MESSAGE_IN_QUEUE")
             }
-            GetStatus::NoMatchedLogicQueue => (ResponseCode::PULL_NOT_FOUND, "NO_MATCHED_LOGIC_QUEUE"),
-            GetStatus::NoMessageInQueue => (ResponseCode::PULL_NOT_FOUND, "NO_MESSAGE_IN_QUEUE"),
+            // Java's store makes a queue when it looks for one, so it never says that there is none.
+            GetStatus::NoMatchedLogicQueue | GetStatus::NoMessageInQueue => {
+                (ResponseCode::PULL_NOT_FOUND, "NO_MESSAGE_IN_QUEUE")
+            }
             GetStatus::OffsetFoundNull => (ResponseCode::PULL_NOT_FOUND, "OFFSET_FOUND_NULL"),
             GetStatus::OffsetOverflowOne => (ResponseCode::PULL_NOT_FOUND, "OFFSET_OVERFLOW_ONE"),
             GetStatus::OffsetOverflowBadly => (ResponseCode::PULL_OFFSET_MOVED, "OFFSET_OVERFLOW_BADLY"),

@@ -42,6 +42,11 @@ impl Refusal {
         Self::new(ResponseCode::SYSTEM_ERROR, remark)
     }
 
+    /// The consumer group whose message is to be consumed again is not there and may not be made (26).
+    pub(crate) fn retry_group_not_exist(group: &str) -> Self {
+        Self::new(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, format!("subscription group not exist, {group} {FAQ}"))
+    }
+
     /// The response that says so.
     pub(crate) fn into_response(self) -> Command {
         Command::refusal(self.code, self.remark)

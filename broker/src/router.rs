@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use futures::FutureExt as _;
 use rocketmq_remoting::client::unsupported;
+use rocketmq_remoting::support::{self, refused_feature};
 use rocketmq_remoting::{Answer, Command, Peer, RequestCode, ResponseCode, Service};
 
 use crate::broker::Broker;
 use crate::refusal::Refusal;
-use crate::{handlers, pull, send, send_back};
+use crate::request_support::SUPPORT;
+use crate::{handlers, pull, reply, send, send_back};
 
 /// Answers every request of clients, tools and slaves.
 pub(crate) struct Router {
@@ -38,6 +40,7 @@ fn route(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<An
             Ok(send::send(broker, peer, request))
         }
         RequestCode::PULL_MESSAGE | RequestCode::LITE_PULL_MESSAGE => pull::pull(broker, peer, request),
+        RequestCode::SEND_REPLY_MESSAGE | RequestCode::SEND_REPLY_MESSAGE_V2 => Ok(reply::reply(broker, peer, request)),
         RequestCode::RECALL_MESSAGE => handlers::recall::recall(broker, peer, request),
         RequestCode::END_TRANSACTION => handlers::transaction::end(broker, peer, request),
         // It reads an old message, and may make a topic.
@@ -112,6 +115,7 @@ fn route_admin(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Res
         RequestCode::GET_ALL_DELAY_OFFSET => offsets::all_delays(broker),
         RequestCode::GET_TIMER_CHECK_POINT => timer::check_point(broker)?,
         RequestCode::GET_TIMER_METRICS => timer::metrics(),
+        RequestCode::QUERY_CORRECTION_OFFSET => offsets::correction(broker, request)?,
         RequestCode::CLONE_GROUP_OFFSET => offsets::clone_group(broker, request)?,
         RequestCode::GET_MAX_OFFSET => queues::max_offset(broker, request)?,
         RequestCode::GET_MIN_OFFSET => queues::min_offset(broker, request)?,
@@ -122,13 +126,16 @@ fn route_admin(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Res
         RequestCode::VIEW_MESSAGE_BY_ID => query::by_place(broker, request)?,
         RequestCode::RESUME_CHECK_HALF_MESSAGE => transaction::resume(broker, request)?,
         RequestCode::UPDATE_AND_CREATE_TOPIC => topics::update(broker, request)?,
+        RequestCode::UPDATE_AND_CREATE_TOPIC_LIST => topics::update_list(broker, request)?,
         RequestCode::DELETE_TOPIC_IN_BROKER => topics::delete(broker, request)?,
         RequestCode::GET_ALL_TOPIC_CONFIG => topics::all(broker),
         RequestCode::GET_TOPIC_CONFIG => topics::get(broker, request)?,
         RequestCode::GET_TOPIC_STATS_INFO => topics::stats(broker, request)?,
         RequestCode::GET_SYSTEM_TOPIC_LIST_FROM_BROKER => topics::system_list(broker),
         RequestCode::QUERY_TOPIC_CONSUME_BY_WHO => topics::groups(broker, request)?,
+        RequestCode::QUERY_TOPICS_BY_CONSUMER => topics::of_group(broker, request)?,
         RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => groups::update(broker, request)?,
+        RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => groups::update_list(broker, request)?,
         RequestCode::DELETE_SUBSCRIPTIONGROUP => groups::delete(broker, request)?,
         RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => groups::all(broker),
         RequestCode::GET_SUBSCRIPTIONGROUP_CONFIG => groups::get(broker, request)?,
@@ -145,10 +152,14 @@ fn route_admin(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Res
             return Ok(runtime::clean_expired(broker));
         }
         RequestCode::CLEAN_UNUSED_TOPIC => return Ok(runtime::clean_unused(broker)),
+        RequestCode::GET_ALL_MESSAGE_REQUEST_MODE => clients::request_modes(),
         RequestCode::GET_BROKER_HA_STATUS => ha_status::status(broker),
         RequestCode::GET_BROKER_CONFIG => config::get(broker),
         RequestCode::UPDATE_BROKER_CONFIG => config::update(broker, request)?,
-        _ => unsupported(request),
+        code => match refused_feature(SUPPORT, code) {
+            Some(feature) => support::refusal(request, feature, "broker"),
+            None => unsupported(request),
+        },
     };
     Ok(Answer::Now(answer))
 }

@@ -19,6 +19,7 @@ use crate::delay;
 use crate::handlers::recall;
 use crate::refusal::Refusal;
 use crate::router::aside;
+use crate::send_back;
 use crate::timer;
 use crate::topics;
 use crate::transaction;
@@ -69,6 +70,7 @@ fn try_send(
     check_broker(&config)?;
     let topic = find_topic(broker, &config, header)?;
     let queue_id = choose_queue(&topic, header)?;
+    let dead_letters = if is_batch { None } else { send_back::dead_letters_of_send(broker, header)? };
     let body = request.body.bytes();
     let text = header.properties.as_deref().unwrap_or("").as_bytes();
     if body.len() > config.max_message_size || text.len() > PROPERTIES_MAX {
@@ -81,14 +83,18 @@ fn try_send(
     if is_half {
         check_half(broker, &config)?;
     }
-    let waiting = if is_batch { Waiting::Not } else { Waiting::of(text, &config, clock::now_millis())? };
+    let waiting = if is_batch || dead_letters.is_some() {
+        Waiting::Not
+    } else {
+        Waiting::of(text, &config, clock::now_millis())?
+    };
     let half_added = if is_half { transaction::properties_added(&header.topic, &header.producer_group) } else { 0 };
     if text.len() + waiting.properties_added(&header.topic) + half_added > PROPERTIES_MAX {
         return Err(too_large(&config));
     }
     let message = NewMessage {
-        topic: &header.topic,
-        queue_id,
+        topic: dead_letters.as_ref().map_or(&header.topic, |topic| &topic.topic_name),
+        queue_id: if dead_letters.is_some() { 0 } else { queue_id },
         flag: header.flag,
         sys_flag: header.sys_flag | if topic.topic_filter_type == "MULTI_TAG" { sys_flag::MULTI_TAGS } else { 0 },
         born_timestamp: header.born_timestamp,
@@ -131,11 +137,18 @@ fn recall_handle(config: &BrokerConfig, topic: &str, text: &[u8], waiting: Waiti
     property(text, UNIQ_KEY).map(|key| recall::handle(topic, &config.broker_name, out_ms, key).into())
 }
 
-fn check_broker(config: &BrokerConfig) -> Result<(), Refusal> {
+/// Refuses to send before the time from which the broker serves.
+pub(crate) fn check_start(config: &BrokerConfig) -> Result<(), Refusal> {
     if clock::now_millis() < config.start_accept_send_request_time_stamp {
-        let remark = format!("broker unable to service, until {}", config.start_accept_send_request_time_stamp);
+        let remark =
+            format!("broker unable to service, until {}", clock::readable(config.start_accept_send_request_time_stamp));
         return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
     }
+    Ok(())
+}
+
+fn check_broker(config: &BrokerConfig) -> Result<(), Refusal> {
+    check_start(config)?;
     if config.broker_role == BrokerRole::Slave {
         let remark =
             "service not available now. It may be caused by one of the following reasons: the broker is a slave";
@@ -145,7 +158,7 @@ fn check_broker(config: &BrokerConfig) -> Result<(), Refusal> {
 }
 
 /// The topic, made now where it is not there and may be.
-fn find_topic(
+pub(crate) fn find_topic(
     broker: &Broker,
     config: &BrokerConfig,
     header: &SendMessageRequest,
@@ -170,14 +183,21 @@ fn find_topic(
         return Err(send_forbidden(name));
     }
     let failed = |error: anyhow::Error| Refusal::new(ResponseCode::SYSTEM_ERROR, format!("{error:#}"));
+    let is_retry = name.starts_with(topics::RETRY_PREFIX);
+    let sys_flag = match (header.unit_mode, is_retry) {
+        (false, _) => 0,
+        (true, false) => topics::FLAG_UNIT,
+        (true, true) => topics::FLAG_UNIT_SUB,
+    };
     let made = broker
         .topics
-        .create_for_send(name, &header.default_topic, header.default_topic_queue_nums, 0)
+        .create_for_send(name, &header.default_topic, header.default_topic_queue_nums, sys_flag)
         .map_err(failed)?;
     match made {
         Some(topic) => Ok(topic),
-        None if name.starts_with(topics::RETRY_PREFIX) => {
-            broker.topics.get_or_create(TopicConfig::new(name, 1, PERM_READ | PERM_WRITE)).map_err(failed)
+        None if is_retry => {
+            let config = TopicConfig::new(name, 1, PERM_READ | PERM_WRITE);
+            broker.topics.get_or_create(TopicConfig { topic_sys_flag: sys_flag, ..config }).map_err(failed)
         }
         None => Err(Refusal::topic_not_exist(name)),
     }
@@ -188,7 +208,7 @@ fn send_forbidden(topic: &str) -> Refusal {
 }
 
 /// The queue that was asked for; any negative number leaves the choice to the broker.
-fn choose_queue(topic: &TopicConfig, header: &SendMessageRequest) -> Result<i32, Refusal> {
+pub(crate) fn choose_queue(topic: &TopicConfig, header: &SendMessageRequest) -> Result<i32, Refusal> {
     let queues = topic.write_queue_nums.max(topic.read_queue_nums);
     if header.queue_id >= queues {
         let remark = format!(
@@ -252,8 +272,12 @@ fn append_batch(broker: &Broker, config: &BrokerConfig, whole: &NewMessage<'_>) 
         .iter()
         .map(|item| {
             let mut text = item.properties.to_vec();
+            // Not what the item has itself: clients of 5.x give the batch a unique key too, and of two
+            // properties of one name consumers take the last.
             for (name, value) in properties(whole.properties) {
-                push_property(&mut text, name, value);
+                if property(item.properties, name).is_none() {
+                    push_property(&mut text, name, value);
+                }
             }
             push_property(&mut text, "CLUSTER", &config.broker_cluster_name);
             text
@@ -329,7 +353,7 @@ fn answer(
     })
 }
 
-fn response_header(config: &BrokerConfig) -> SendMessageResponse {
+pub(crate) fn response_header(config: &BrokerConfig) -> SendMessageResponse {
     SendMessageResponse {
         region: config.region_id.clone().into(),
         trace_on: config.trace_on,

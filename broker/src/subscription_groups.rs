@@ -99,11 +99,15 @@ impl SubscriptionGroups {
         self.table.write_unwritten()
     }
 
-    /// Creates or changes a group.
-    pub(crate) fn put(&self, group: SubscriptionGroup) -> anyhow::Result<()> {
+    /// Creates or changes groups, all or none.
+    pub(crate) fn put(&self, groups: impl IntoIterator<Item = SubscriptionGroup>) -> anyhow::Result<()> {
         self.table.update(|entries| {
-            entries.insert(group.group_name.as_str().into(), Arc::new(group));
-            true
+            let mut changed = false;
+            for group in groups {
+                entries.insert(group.group_name.as_str().into(), Arc::new(group));
+                changed = true;
+            }
+            changed
         })?;
         Ok(())
     }

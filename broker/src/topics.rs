@@ -27,6 +27,10 @@ pub(crate) const RETRY_PREFIX: &str = "%RETRY%";
 /// Messages that a group gave up.
 pub(crate) const DLQ_PREFIX: &str = "%DLQ%";
 const SYSTEM_PREFIX: &str = "rmq_sys_";
+/// `TopicSysFlag.FLAG_UNIT`: a topic of producers that belong to a unit.
+pub(crate) const FLAG_UNIT: i32 = 1;
+/// `TopicSysFlag.FLAG_UNIT_SUB`: a retry topic of a group that belongs to a unit.
+pub(crate) const FLAG_UNIT_SUB: i32 = 2;
 /// Characters of a topic's name at most.
 const NAME_MAX: usize = 127;
 
@@ -143,12 +147,16 @@ impl TopicTable {
         Ok(())
     }
 
-    /// Creates or changes a topic.
-    pub(crate) fn put(&self, topic: TopicConfig) -> anyhow::Result<()> {
+    /// Creates or changes topics, all or none.
+    pub(crate) fn put(&self, topics: impl IntoIterator<Item = TopicConfig>) -> anyhow::Result<()> {
         self.update(|entries| {
-            tracing::info!("create or update topic {topic:?}");
-            entries.insert(topic.topic_name.as_str().into(), Arc::new(topic));
-            true
+            let mut changed = false;
+            for topic in topics {
+                tracing::info!("create or update topic {topic:?}");
+                entries.insert(topic.topic_name.as_str().into(), Arc::new(topic));
+                changed = true;
+            }
+            changed
         })?;
         Ok(())
     }
@@ -364,7 +372,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let topics = open(dir.path(), true);
         let mut changes = topics.changes();
-        topics.put(TopicConfig::new("T", 1, 6)).unwrap();
+        topics.put([TopicConfig::new("T", 1, 6)]).unwrap();
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
         assert!(!topics.delete("none").unwrap());

@@ -1,154 +1,14 @@
 //! A whole broker in this process, asked over real sockets for what clients and tools ask beside
 //! sending and pulling.
 
-use std::net::TcpListener;
-use std::sync::Arc;
-use std::time::Duration;
+mod support;
 
-use parking_lot::Mutex;
-use rocketmq_broker::config::{BrokerConfig, Environment};
 use rocketmq_remoting::bodies::{
-    Connection, ConsumerConnection, ConsumerData, ConsumerIdList, Heartbeat, KvTable, LockBatchRequest,
-    LockBatchResponse, MessageQueue, ProducerData, ResetOffset, SubscriptionData, TopicConfig, TopicConfigTable,
-    TopicStats,
+    Connection, ConsumerConnection, ConsumerIdList, KvTable, LockBatchRequest, LockBatchResponse, MessageQueue,
+    ResetOffset, TopicConfig, TopicConfigTable, TopicStats,
 };
-use rocketmq_remoting::{Answer, Client, ClientConfig, Command, Peer, RequestCode, ResponseCode, Service, fastjson};
-use tokio_util::sync::CancellationToken;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A broker without name servers, in a directory that goes with it.
-struct Running {
-    address: String,
-    shutdown: CancellationToken,
-    task: tokio::task::JoinHandle<anyhow::Result<()>>,
-    _dir: tempfile::TempDir,
-}
-
-impl Running {
-    async fn start(settings: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // Both are held until both are known, so that they differ.
-        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [port, ha_port] = free.each_ref().map(|listener| listener.local_addr().unwrap().port());
-        drop(free);
-        let root = dir.path().to_string_lossy().into_owned();
-        let mut entries: Vec<(String, String)> = [
-            ("brokerName", "b"),
-            ("brokerIP1", "127.0.0.1"),
-            ("bindAddress", "127.0.0.1"),
-            ("mappedFileSizeCommitLog", "1048576"),
-            ("mappedFileSizeConsumeQueue", "20000"),
-            ("maxHashSlotNum", "100"),
-            ("maxIndexNum", "400"),
-            ("diskMaxUsedSpaceRatio", "95"),
-            ("diskSpaceWarningLevelRatio", "100"),
-            ("diskSpaceCleanForciblyRatio", "100"),
-        ]
-        .iter()
-        .chain(settings)
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-        entries.push(("listenPort".into(), port.to_string()));
-        entries.push(("haListenPort".into(), ha_port.to_string()));
-        entries.push(("storePathRootDir".into(), root));
-        let (config, _) = BrokerConfig::load(None, &entries, &Environment::default()).unwrap();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(rocketmq_broker::run(config, shutdown.clone()));
-        let running = Self { address: format!("127.0.0.1:{port}"), shutdown, task, _dir: dir };
-        let asking = Member::new();
-        let up = async {
-            while asking.client.peer(&running.address).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, up).await.expect("the broker comes up");
-        running
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
-    }
-}
-
-/// What a member was asked by the broker.
-#[derive(Default)]
-struct Inbox(Mutex<Vec<Command>>);
-
-impl Service for Inbox {
-    fn call(&self, _: &Arc<Peer>, request: Command) -> Answer {
-        self.0.lock().push(request);
-        Answer::Now(Command::ok().with_body("what I am"))
-    }
-}
-
-/// A client with one connection.
-struct Member {
-    client: Client,
-    inbox: Arc<Inbox>,
-}
-
-impl Member {
-    fn new() -> Self {
-        let inbox = Arc::new(Inbox::default());
-        Self { client: Client::with_service(ClientConfig::default(), Arc::clone(&inbox) as _), inbox }
-    }
-
-    async fn ask(&self, broker: &Running, code: RequestCode, fields: &[(&str, &str)], body: &str) -> Command {
-        let mut command = Command::request(code).with_body(body.to_owned());
-        command.ext_fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        self.client.invoke(&broker.address, command, PATIENCE).await.unwrap()
-    }
-
-    async fn beat(&self, broker: &Running, client_id: &str, group: &str, topics: &[&str]) {
-        let subscribe = |topic: &&str| SubscriptionData {
-            topic: (*topic).into(),
-            sub_string: "*".into(),
-            expression_type: "TAG".into(),
-            sub_version: 1,
-            ..SubscriptionData::default()
-        };
-        let heartbeat = Heartbeat {
-            client_id: client_id.into(),
-            consumer_data_set: vec![ConsumerData {
-                group_name: group.into(),
-                subscription_data_set: topics.iter().map(subscribe).collect(),
-                ..ConsumerData::default()
-            }],
-            producer_data_set: vec![ProducerData { group_name: "p".into() }],
-        };
-        let answer = self.ask(broker, RequestCode::HEART_BEAT, &[], &fastjson::to_string(&heartbeat)).await;
-        assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{}", answer.remark());
-        assert!(answer.version >= 233, "below that, Java clients refuse SQL92");
-    }
-
-    /// Waits until the broker has asked `count` times in all, and says for what.
-    async fn asked(&self, count: usize) -> Vec<RequestCode> {
-        let enough = async {
-            while self.inbox.0.lock().len() < count {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, enough).await.expect("the broker asks");
-        self.inbox.0.lock().iter().map(Command::request_code).collect()
-    }
-}
-
-const NEW_TOPIC: &[(&str, &str)] = &[
-    ("topic", "T"),
-    ("defaultTopic", "TBW102"),
-    ("readQueueNums", "2"),
-    ("writeQueueNums", "2"),
-    ("perm", "6"),
-    ("topicFilterType", "SINGLE_TAG"),
-    ("order", "false"),
-];
-
-fn read<T: serde::de::DeserializeOwned>(answer: &Command) -> T {
-    assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{}", answer.remark());
-    fastjson::from_slice(&answer.body.bytes()).unwrap()
-}
+use rocketmq_remoting::{RequestCode, ResponseCode, fastjson};
+use support::{Member, NEW_TOPIC, Running, read};
 
 #[tokio::test]
 async fn members_of_a_group_hear_of_each_other() {
@@ -336,11 +196,5 @@ async fn what_is_not_served_is_refused_by_a_code_that_clients_know() {
     let answer = member.ask(&broker, RequestCode::PULL_MESSAGE, &sql, "").await;
     assert_eq!(answer.response_code(), ResponseCode::SYSTEM_ERROR);
     assert!(answer.remark().ends_with("filter message by SQL92"), "{}", answer.remark());
-
-    for code in [RequestCode::SEND_REPLY_MESSAGE_V2, RequestCode(9999)] {
-        let answer = member.ask(&broker, code, &[], "").await;
-        assert_eq!(answer.response_code(), ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
-        assert_eq!(answer.remark(), format!(" request type {} not supported", code.0));
-    }
     broker.stop().await;
 }

@@ -20,10 +20,12 @@ use tokio_util::sync::CancellationToken;
 pub mod config;
 mod handlers;
 pub mod kv_config;
+mod request_support;
 mod requests;
 pub mod route_table;
 
 pub use config::NamesrvConfig;
+pub use request_support::SUPPORT;
 
 use crate::kv_config::KvConfig;
 use crate::requests::{Requests, Router};

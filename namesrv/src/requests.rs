@@ -9,11 +9,13 @@ use std::time::Instant;
 
 use parking_lot::RwLock;
 use rocketmq_remoting::header::HeaderError;
+use rocketmq_remoting::support::{self, refused_feature};
 use rocketmq_remoting::{Answer, Command, Peer, RequestCode, ResponseCode, Service, client};
 
 use crate::config::NamesrvConfig;
 use crate::handlers::{brokers, configuration, kv, routes, topics};
 use crate::kv_config::KvConfig;
+use crate::request_support::SUPPORT;
 use crate::route_table::{Removed, RouteTable};
 
 /// The name server's state, and the requests on it.
@@ -122,7 +124,10 @@ impl Service for Router {
 
             RequestCode::UPDATE_NAMESRV_CONFIG => later(configuration::update(shared(), request)),
             RequestCode::GET_NAMESRV_CONFIG => now(Ok(configuration::get(state))),
-            _ => Answer::Now(client::unsupported(&request)),
+            code => Answer::Now(match refused_feature(SUPPORT, code) {
+                Some(feature) => support::refusal(&request, feature, "name server"),
+                None => client::unsupported(&request),
+            }),
         }
     }
 

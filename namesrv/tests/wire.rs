@@ -236,6 +236,8 @@ async fn topics_are_listed() {
         (list(RequestCode::GET_TOPICS_BY_CLUSTER, "c"), r#"{"topicList":["T","U"]}"#),
         (list(RequestCode::GET_TOPICS_BY_CLUSTER, "d"), r#"{"topicList":[]}"#),
         (list(RequestCode::GET_UNIT_TOPIC_LIST, ""), r#"{"topicList":[]}"#),
+        (list(RequestCode::GET_HAS_UNIT_SUB_TOPIC_LIST, ""), r#"{"topicList":[]}"#),
+        (list(RequestCode::GET_HAS_UNIT_SUB_UNUNIT_TOPIC_LIST, ""), r#"{"topicList":[]}"#),
         (list(RequestCode::GET_SYSTEM_TOPIC_LIST_FROM_NS, ""), r#"{"brokerAddr":"m:1","topicList":["c","a"]}"#),
     ] {
         assert_eq!(text(&server.ask(&client, request).await), expected);

@@ -15,13 +15,14 @@ mod topic_config;
 
 pub use client::{
     CheckClientBody, Connection, ConsumeFromWhere, ConsumeType, ConsumerConnection, ConsumerData, ConsumerIdList,
-    Heartbeat, LockBatchRequest, LockBatchResponse, MessageModel, ProducerConnection, ProducerData, SubscriptionData,
+    GroupSubscription, Heartbeat, LockBatchRequest, LockBatchResponse, MessageModel, ProducerConnection, ProducerData,
+    SubscriptionData,
 };
 pub use data_version::DataVersion;
 pub use message_queue::{MessageQueue, QueueKey};
 pub use register::RegisterBroker;
 pub use route::{BrokerData, BrokerMemberGroup, BrokerMemberGroupBody, ClusterInfo, QueueData, TopicRoute};
 pub use stats::{ConsumeStats, OffsetWrapper, QueueEntry, QueueEntryList, ResetOffset, TopicOffset, TopicStats};
-pub use subscription_group::{SubscriptionGroup, SubscriptionGroupTable};
-pub use tables::{DelayOffsetTable, GroupList, KvTable, OffsetTable, TopicList};
-pub use topic_config::{PERM_INHERIT, PERM_READ, PERM_WRITE, TopicConfig, TopicConfigTable};
+pub use subscription_group::{SubscriptionGroup, SubscriptionGroupList, SubscriptionGroupTable};
+pub use tables::{CorrectionOffsets, DelayOffsetTable, GroupList, KvTable, OffsetTable, TopicList};
+pub use topic_config::{PERM_INHERIT, PERM_READ, PERM_WRITE, TopicConfig, TopicConfigList, TopicConfigTable};

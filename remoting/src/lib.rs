@@ -30,6 +30,7 @@ pub mod properties_file;
 pub mod request_code;
 pub mod response_code;
 pub mod server;
+pub mod support;
 
 pub use body::Body;
 pub use bytestring::ByteString;
@@ -42,6 +43,7 @@ pub use peer::{Answer, Peer, Service};
 pub use request_code::RequestCode;
 pub use response_code::ResponseCode;
 pub use server::{Server, ServerConfig};
+pub use support::Support;
 
 /// The version that our commands carry: `V4_9_7`, as an ordinal of RocketMQ's `MQVersion` enum.
 ///

@@ -16,6 +16,7 @@ pub mod mqadmin;
 pub mod ports;
 pub mod process;
 pub mod reader;
+pub mod recorder;
 pub mod small_disk;
 pub mod stored_message;
 pub mod wire;

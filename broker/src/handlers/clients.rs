@@ -1,8 +1,9 @@
 //! Who is connected: members of groups, for clients and tools.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rocketmq_remoting::bodies::{CheckClientBody, ConsumerIdList, ProducerConnection, SubscriptionData};
+use rocketmq_remoting::bodies::{CheckClientBody, ConsumerIdList, GroupSubscription, ProducerConnection};
 use rocketmq_remoting::header::broker::{ConsumerGroupRequest, ProducerGroupRequest};
 use rocketmq_remoting::{Command, Header, ResponseCode, fastjson};
 use serde::Serialize;
@@ -17,16 +18,6 @@ use crate::refusal::Refusal;
 #[derive(Serialize)]
 struct ProducerTableInfo {
     data: BTreeMap<String, Vec<ProducerInfo>>,
-}
-
-/// Answer to `QUERY_SUBSCRIPTION_BY_CONSUMER`.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct GroupSubscription<'a> {
-    group: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subscription_data: Option<&'a SubscriptionData>,
-    topic: &'a str,
 }
 
 #[derive(Serialize)]
@@ -90,11 +81,16 @@ pub(crate) fn all_producers(broker: &Broker) -> Command {
     json(&ProducerTableInfo { data: groups.map(|(group, channels)| (group, infos(channels))).collect() })
 }
 
-/// `QUERY_SUBSCRIPTION_BY_CONSUMER`: what a group wants of a topic; without it where nobody of the group is there.
+/// `QUERY_SUBSCRIPTION_BY_CONSUMER` (5.x): what an online group wants of a topic.
 pub(crate) fn subscription(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let (group, topic) = (field(request, "group")?, field(request, "topic")?);
-    let subscription_data = broker.consumers.subscription(group, topic);
-    Ok(json(&GroupSubscription { group, subscription_data: subscription_data.as_deref(), topic }))
+    let subscription_data = broker.consumers.subscription(group, topic).map(Arc::unwrap_or_clone);
+    Ok(json(&GroupSubscription { group: group.to_string(), subscription_data, topic: topic.to_string() }))
+}
+
+/// `GET_ALL_MESSAGE_REQUEST_MODE`, which slaves of 5.x ask for: no group pops here.
+pub(crate) fn request_modes() -> Command {
+    Command::ok().with_body("{\"messageRequestModeMap\":{}}")
 }
 
 /// `CHECK_CLIENT_CONFIG`: whether a subscription can be served, asked before it is used.

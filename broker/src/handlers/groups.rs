@@ -1,6 +1,6 @@
 //! Consumer groups as settings: made, changed, deleted, listed.
 
-use rocketmq_remoting::bodies::SubscriptionGroup;
+use rocketmq_remoting::bodies::{SubscriptionGroup, SubscriptionGroupList};
 use rocketmq_remoting::header::broker::{DeleteGroupRequest, GroupRequest};
 use rocketmq_remoting::{Command, Header, ResponseCode, fastjson};
 
@@ -13,7 +13,18 @@ pub(crate) fn update(broker: &Broker, request: &Command) -> Result<Command, Refu
     require_master(broker)?;
     let group: SubscriptionGroup = fastjson::from_slice(&request.body.bytes())?;
     heartbeat::check_group(&group.group_name)?;
-    broker.groups.put(group).map_err(failed)?;
+    broker.groups.put([group]).map_err(failed)?;
+    Ok(Command::ok())
+}
+
+/// `UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST` (5.x): all of them, or none where one is not accepted.
+pub(crate) fn update_list(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    require_master(broker)?;
+    let list: SubscriptionGroupList = fastjson::from_slice(&request.body.bytes())?;
+    for group in &list.group_config_list {
+        heartbeat::check_group(&group.group_name)?;
+    }
+    broker.groups.put(list.group_config_list).map_err(failed)?;
     Ok(Command::ok())
 }
 

@@ -15,8 +15,6 @@ use crate::topics;
 
 /// Characters of a group's name at most, as clients check it.
 const GROUP_MAX: usize = 255;
-/// `TopicSysFlag.FLAG_UNIT_SUB`: a retry topic of a group that belongs to a unit.
-const FLAG_UNIT_SUB: i32 = 2;
 
 /// Notes the groups that a client produces and consumes in.
 pub(crate) fn heartbeat(broker: &Broker, peer: &Arc<Peer>, request: &Command) -> Result<Command, Refusal> {
@@ -77,13 +75,14 @@ fn bury_filters(broker: &Broker, group: &str) {
     }
 }
 
-/// Refuses names that would not survive in the keys of `consumerOffset.json` or as a retry topic.
+/// Refuses names that would not survive in the keys of `consumerOffset.json` or as a retry topic, in
+/// the words of 5.x (`TopicValidator.validateGroup`); 4.9 takes any name.
 pub(super) fn check_group(group: &str) -> Result<(), Refusal> {
-    let refuse =
-        |reason: &str| Err(Refusal::new(ResponseCode::SYSTEM_ERROR, format!("the specified group[{group}] {reason}")));
     if group.trim().is_empty() {
-        return refuse("is blank");
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, "The specified group is blank."));
     }
+    let refuse =
+        |reason: &str| Err(Refusal::new(ResponseCode::SYSTEM_ERROR, format!("The specified group: {group}, {reason}")));
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'%' | b'|' | b'-' | b'_');
     if !group.bytes().all(legal) {
         return refuse("contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$");
@@ -103,7 +102,7 @@ fn prepare_group(broker: &Broker, data: &ConsumerData) {
     let Some(group) = broker.groups.get_or_create(&data.group_name) else { return };
     let retry = topics::retry_topic(&data.group_name);
     if topics::check_name(&retry).is_ok() && group.retry_queue_nums > 0 {
-        let sys_flag = if data.unit_mode { FLAG_UNIT_SUB } else { 0 };
+        let sys_flag = if data.unit_mode { topics::FLAG_UNIT_SUB } else { 0 };
         let config = TopicConfig::new(retry, group.retry_queue_nums, PERM_READ | PERM_WRITE);
         broker.topics.add_unwritten(TopicConfig { topic_sys_flag: sys_flag, ..config });
     }

@@ -1,5 +1,8 @@
 //! Consumer offsets: asked, stored, copied (4.9's `ConsumerManageProcessor`).
 
+use std::collections::BTreeMap;
+
+use rocketmq_remoting::bodies::CorrectionOffsets;
 use rocketmq_remoting::header::broker::{OffsetResponse, QueryConsumerOffsetRequest, UpdateConsumerOffsetRequest};
 use rocketmq_remoting::{Command, Header, ResponseCode};
 
@@ -75,6 +78,30 @@ pub(crate) fn all(broker: &Broker) -> Command {
 /// `GET_ALL_DELAY_OFFSET`, for slaves.
 pub(crate) fn all_delays(broker: &Broker) -> Command {
     json(&broker.delay_offsets.to_wire())
+}
+
+/// `QUERY_CORRECTION_OFFSET`: how far the slowest group of a topic has come in each queue, but for the
+/// groups that `filterGroups` names; `i64::MAX` where `compareGroup` is further behind.
+///
+/// Offsets before the queue's beginning are left out. Unlike 4.9, which deletes them, the offsets of
+/// the groups that are left out stay.
+pub(crate) fn correction(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let (topic, compared) = (field(request, "topic")?, field(request, "compareGroup")?);
+    let left_out = request.ext_fields.get("filterGroups").map_or("", |text| &**text);
+    let mut slowest: BTreeMap<i32, i64> = BTreeMap::new();
+    for group in broker.offsets.groups_of(topic).iter().filter(|group| left_out.split(',').all(|name| name != *group)) {
+        for (queue_id, offset) in broker.offsets.queues_of(group, topic) {
+            if offset >= broker.store.min_offset(topic, queue_id) {
+                slowest.entry(queue_id).and_modify(|known| *known = offset.min(*known)).or_insert(offset);
+            }
+        }
+    }
+    for (queue_id, offset) in broker.offsets.queues_of(compared, topic) {
+        if let Some(known) = slowest.get_mut(&queue_id).filter(|known| **known > offset) {
+            *known = i64::MAX;
+        }
+    }
+    Ok(json(&CorrectionOffsets { correction_offsets: slowest }))
 }
 
 /// `CLONE_GROUP_OFFSET`: gives a group the offsets of another, in one topic or in all. Topics that

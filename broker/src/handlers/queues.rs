@@ -4,7 +4,7 @@ use rocketmq_remoting::bodies::{QueueEntry, QueueEntryList};
 use rocketmq_remoting::header::broker::{
     OffsetResponse, QueryConsumeQueueRequest, QueueRequest, SearchOffsetRequest, TimestampResponse,
 };
-use rocketmq_remoting::{Command, Header};
+use rocketmq_remoting::{Command, Header, ResponseCode};
 
 use super::json;
 use rocketmq_store::{TimeBoundary, decode_message};
@@ -53,6 +53,10 @@ pub(crate) fn earliest_time(broker: &Broker, request: &Command) -> Result<Comman
 pub(crate) fn entries(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let header = QueryConsumeQueueRequest::decode(&request.ext_fields)?;
     let (topic, queue_id) = (&*header.topic, header.queue_id);
+    let queues = broker.topics.get(topic).map_or(0, |config| config.read_queue_nums.max(config.write_queue_nums));
+    if !(0..queues).contains(&queue_id) && broker.store.max_offset(topic, queue_id) == 0 {
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, format!("{queue_id}@{topic} is not exist!")));
+    }
     let group = header.consumer_group.as_deref().filter(|group| !group.is_empty());
     let subscription = group.and_then(|group| broker.consumers.subscription(group, topic));
     let filter = group

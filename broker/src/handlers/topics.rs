@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rocketmq_remoting::bodies::{GroupList, MessageQueue, QueueKey, TopicConfig, TopicList, TopicOffset, TopicStats};
+use rocketmq_remoting::bodies::{
+    GroupList, MessageQueue, QueueKey, TopicConfig, TopicConfigList, TopicList, TopicOffset, TopicStats,
+};
 use rocketmq_remoting::header::broker::{CreateTopicRequest, TopicRequest};
-use rocketmq_remoting::{Command, Header, ResponseCode};
+use rocketmq_remoting::{Command, Header, ResponseCode, fastjson};
 
-use super::{failed, json, require_master};
+use super::{failed, field, json, require_master};
 use crate::broker::Broker;
 use crate::refusal::Refusal;
 use crate::topics;
@@ -20,40 +22,55 @@ const PERM_MAX: i32 = 0b1111;
 pub(crate) fn update(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     require_master(broker)?;
     let header = CreateTopicRequest::decode(&request.ext_fields)?;
-    check_settings(&header)?;
-    refuse_system(broker, &header.topic)?;
-    let known = broker.topics.get(&header.topic);
-    let config = TopicConfig {
+    put_all(
+        broker,
+        vec![TopicConfig {
+            order: header.order,
+            perm: header.perm,
+            read_queue_nums: header.read_queue_nums,
+            write_queue_nums: header.write_queue_nums,
+            topic_filter_type: header.topic_filter_type.to_string(),
+            topic_name: header.topic.to_string(),
+            topic_sys_flag: header.topic_sys_flag.unwrap_or(0),
+        }],
+    )
+}
+
+/// `UPDATE_AND_CREATE_TOPIC_LIST` (5.x): all of them, or none where one is not accepted.
+pub(crate) fn update_list(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    require_master(broker)?;
+    let list: TopicConfigList = fastjson::from_slice(&request.body.bytes())?;
+    put_all(broker, list.topic_config_list)
+}
+
+fn put_all(broker: &Broker, mut configs: Vec<TopicConfig>) -> Result<Command, Refusal> {
+    for config in &mut configs {
+        check_settings(config)?;
+        refuse_system(broker, &config.topic_name)?;
         // Whether a topic is ordered is the name servers' to say; 4.9 does not take it from here.
-        order: known.is_some_and(|known| known.order),
-        perm: header.perm,
-        read_queue_nums: header.read_queue_nums,
-        write_queue_nums: header.write_queue_nums,
-        topic_filter_type: header.topic_filter_type.to_string(),
-        topic_name: header.topic.to_string(),
-        topic_sys_flag: header.topic_sys_flag.unwrap_or(0),
-    };
-    broker.topics.put(config).map_err(failed)?;
+        config.order = broker.topics.get(&config.topic_name).is_some_and(|known| known.order);
+    }
+    broker.topics.put(configs).map_err(failed)?;
     Ok(Command::ok())
 }
 
-fn check_settings(header: &CreateTopicRequest) -> Result<(), Refusal> {
+fn check_settings(config: &TopicConfig) -> Result<(), Refusal> {
     let refuse = |remark: String| Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
-    if let Err(reason) = topics::check_name(&header.topic) {
+    if let Err(reason) = topics::check_name(&config.topic_name) {
         return refuse(reason);
     }
-    for (name, queues) in [("readQueueNums", header.read_queue_nums), ("writeQueueNums", header.write_queue_nums)] {
+    for (name, queues) in [("readQueueNums", config.read_queue_nums), ("writeQueueNums", config.write_queue_nums)] {
         if !(0..=QUEUES_MAX).contains(&queues) {
             return refuse(format!("{name}={queues} is not accepted: 0 to {QUEUES_MAX}"));
         }
     }
-    if !(0..=PERM_MAX).contains(&header.perm) {
-        return refuse(format!("perm={} is not accepted: a sum of 1 inherit, 2 write, 4 read", header.perm));
+    if !(0..=PERM_MAX).contains(&config.perm) {
+        return refuse(format!("perm={} is not accepted: a sum of 1 inherit, 2 write, 4 read", config.perm));
     }
-    if !matches!(&*header.topic_filter_type, "SINGLE_TAG" | "MULTI_TAG") {
+    if !matches!(&*config.topic_filter_type, "SINGLE_TAG" | "MULTI_TAG") {
         return refuse(format!(
             "topicFilterType={} is not accepted: SINGLE_TAG or MULTI_TAG",
-            header.topic_filter_type
+            config.topic_filter_type
         ));
     }
     Ok(())
@@ -124,6 +141,13 @@ pub(crate) fn stats(broker: &Broker, request: &Command) -> Result<Command, Refus
     Ok(json(&TopicStats { offset_table }))
 }
 
+/// `QUERY_TOPICS_BY_CONSUMER` (5.x): topics that the group has an offset in.
+pub(crate) fn of_group(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
+    let topics = broker.offsets.topics_of(field(request, "group")?);
+    let broker_addr = Some(broker.config().broker_addr());
+    Ok(json(&TopicList { broker_addr, topic_list: topics.into_iter().collect() }))
+}
+
 /// `QUERY_TOPIC_CONSUME_BY_WHO`: groups that subscribe to the topic now, or have an offset in it.
 pub(crate) fn groups(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let header = TopicRequest::decode(&request.ext_fields)?;
@@ -138,20 +162,13 @@ mod tests {
 
     #[test]
     fn settings_are_checked_by_name() {
-        let good = CreateTopicRequest {
-            topic: "T".into(),
-            read_queue_nums: 8,
-            write_queue_nums: 8,
-            perm: 6,
-            topic_filter_type: "SINGLE_TAG".into(),
-            ..CreateTopicRequest::default()
-        };
+        let good = TopicConfig::new("T", 8, 6);
         assert!(check_settings(&good).is_ok());
-        let remark = |header: CreateTopicRequest| check_settings(&header).unwrap_err().remark;
-        assert!(remark(CreateTopicRequest { topic: "a b".into(), ..good.clone() }).contains("illegal characters"));
-        assert!(remark(CreateTopicRequest { write_queue_nums: -1, ..good.clone() }).contains("writeQueueNums=-1"));
-        assert!(remark(CreateTopicRequest { read_queue_nums: 1 << 30, ..good.clone() }).contains("readQueueNums"));
-        assert!(remark(CreateTopicRequest { perm: 64, ..good.clone() }).contains("perm=64"));
-        assert!(remark(CreateTopicRequest { topic_filter_type: "X".into(), ..good }).contains("SINGLE_TAG"));
+        let remark = |config: TopicConfig| check_settings(&config).unwrap_err().remark;
+        assert!(remark(TopicConfig::new("a b", 8, 6)).contains("illegal characters"));
+        assert!(remark(TopicConfig { write_queue_nums: -1, ..good.clone() }).contains("writeQueueNums=-1"));
+        assert!(remark(TopicConfig { read_queue_nums: 1 << 30, ..good.clone() }).contains("readQueueNums"));
+        assert!(remark(TopicConfig { perm: 64, ..good.clone() }).contains("perm=64"));
+        assert!(remark(TopicConfig { topic_filter_type: "X".into(), ..good }).contains("SINGLE_TAG"));
     }
 }

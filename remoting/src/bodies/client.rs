@@ -129,6 +129,19 @@ pub struct SubscriptionData {
     pub topic: String,
 }
 
+/// Answer to `QUERY_SUBSCRIPTION_BY_CONSUMER` (`QuerySubscriptionResponseBody` in Java).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct GroupSubscription {
+    /// The group.
+    pub group: String,
+    /// Absent where the group, or this topic of it, has no member online.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription_data: Option<SubscriptionData>,
+    /// The topic.
+    pub topic: String,
+}
+
 /// Answer to `GET_CONSUMER_LIST_BY_GROUP`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

@@ -47,6 +47,14 @@ impl Default for SubscriptionGroup {
     }
 }
 
+/// Body of `UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST` (`SubscriptionGroupList` in Java).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct SubscriptionGroupList {
+    /// The groups.
+    pub group_config_list: Vec<SubscriptionGroup>,
+}
+
 /// All groups of a broker (`SubscriptionGroupWrapper`; also the file `subscriptionGroup.json`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

@@ -39,6 +39,14 @@ pub struct OffsetTable {
     pub offset_table: BTreeMap<String, BTreeMap<i32, i64>>,
 }
 
+/// Answer to `QUERY_CORRECTION_OFFSET` (`QueryCorrectionOffsetBody` in Java).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct CorrectionOffsets {
+    /// Offset by queue.
+    pub correction_offsets: BTreeMap<i32, i64>,
+}
+
 /// How far each delay level is delivered (`delayOffset.json`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

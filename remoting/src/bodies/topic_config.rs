@@ -54,6 +54,14 @@ impl TopicConfig {
     }
 }
 
+/// Body of `UPDATE_AND_CREATE_TOPIC_LIST` (`CreateTopicListRequestBody` in Java).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct TopicConfigList {
+    /// The topics.
+    pub topic_config_list: Vec<TopicConfig>,
+}
+
 /// All topics of a broker (`TopicConfigSerializeWrapper`; also the file `topics.json`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

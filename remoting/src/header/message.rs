@@ -62,6 +62,27 @@ headers! {
         /// 5.x: what recalls a timer message.
         optional recall_handle: ByteString = "recallHandle",
     }
+    /// `PUSH_REPLY_MESSAGE_TO_CLIENT`: a reply, as it goes on to the client that waits for it.
+    ReplyMessageRequest {
+        required producer_group: ByteString = "producerGroup",
+        required topic: ByteString = "topic",
+        required default_topic: ByteString = "defaultTopic",
+        required default_topic_queue_nums: i32 = "defaultTopicQueueNums",
+        required queue_id: i32 = "queueId",
+        required sys_flag: i32 = "sysFlag",
+        required born_timestamp: i64 = "bornTimestamp",
+        required flag: i32 = "flag",
+        /// Those of the reply, and `PUSH_REPLY_TIME`.
+        optional properties: ByteString = "properties",
+        default reconsume_times: i32 = "reconsumeTimes",
+        default unit_mode: bool = "unitMode",
+        /// The replier's `host:port`.
+        required born_host: ByteString = "bornHost",
+        /// The broker's `host:port`.
+        required store_host: ByteString = "storeHost",
+        /// Milliseconds since 1970, the broker's clock.
+        required store_timestamp: i64 = "storeTimestamp",
+    }
     /// `RECALL_MESSAGE`.
     RecallMessageRequest {
         optional producer_group: ByteString = "producerGroup",

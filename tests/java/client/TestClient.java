@@ -29,12 +29,15 @@ import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
 import org.apache.rocketmq.client.exception.MQClientException;
+import org.apache.rocketmq.client.exception.RequestTimeoutException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.LocalTransactionState;
+import org.apache.rocketmq.client.producer.RequestCallback;
 import org.apache.rocketmq.client.producer.SendCallback;
 import org.apache.rocketmq.client.producer.SendResult;
 import org.apache.rocketmq.client.producer.TransactionListener;
 import org.apache.rocketmq.client.producer.TransactionMQProducer;
+import org.apache.rocketmq.client.utils.MessageUtil;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageAccessor;
@@ -55,12 +58,13 @@ public final class TestClient {
         "usage: TestClient COMMAND --topic T [options]",
         "  every command   --namesrv A (default: the environment's NAMESRV_ADDR)  --group G  --vip",
         "  produce         --count N | --until-stdin-closes, --size B, --threads K, --rate PER_SECOND, --run ID, --start-seq S",
-        "                  --mode sync|async|oneway|batch|transaction, --batch N, --tags A,B, --delay-level L",
+        "                  --mode sync|async|oneway|batch|transaction|request|request-async, --batch N, --tags A,B, --delay-level L",
         "                  --timer sec|ms|at (5.x), --delay-ms MS (of the last message), --delay-step-ms MS (more for each before it),",
         "                  --open (every transaction until the broker asks), --no-answer (when it asks),",
         "                  --recall-odd, --delete-odd (by a message of the same time, with --timer at)",
         "                  --ordered (queue by seq modulo --shards), --timeout MS, --retries N, --queue Q (of every broker)",
         "  consume         --expect N (distinct keys), --timeout S, --linger S, --until-stdin-closes, --orderly, --broadcast",
+        "                  --reply (to requests), --reply-at-end (when it ends),",
         "                  --sub EXPR, --sql EXPR, --from first|last|YYYYMMDDhhmmss, --threads K, --fail-first N, --max-reconsume N",
         "  read            [--broker B] [--queue Q] [--offset O] [--sub EXPR]: pulls every queue up to its end",
         "  offsets         min, max and the group's committed offset of every queue",
@@ -262,6 +266,32 @@ public final class TestClient {
                     succeeded.incrementAndGet();
                     line("seq", seq, "key", message.getKeys(), "status", "ONEWAY", "msgId", MessageClientIDSetter.getUniqID(message));
                     break;
+                case "request":
+                    replied(message, seq, producer.request(message, number("timeout", 15_000)));
+                    break;
+                case "request-async":
+                    inFlight.acquire();
+                    producer.request(message, new RequestCallback() {
+                        private final AtomicBoolean done = new AtomicBoolean();
+
+                        // The client also calls this when the request is sent, with whatever reply there is by then.
+                        @Override
+                        public void onSuccess(Message reply) {
+                            if (reply != null && done.compareAndSet(false, true)) {
+                                replied(message, seq, reply);
+                                inFlight.release();
+                            }
+                        }
+
+                        @Override
+                        public void onException(Throwable e) {
+                            if (done.compareAndSet(false, true)) {
+                                notReplied(message, seq, e);
+                                inFlight.release();
+                            }
+                        }
+                    }, number("timeout", 15_000));
+                    break;
                 case "async":
                     inFlight.acquire();
                     producer.send(message, new SendCallback() {
@@ -287,9 +317,11 @@ public final class TestClient {
                 default:
                     throw new IllegalArgumentException("no such mode: " + mode);
             }
+        } catch (RequestTimeoutException e) {
+            notReplied(message, seq, e);
         } catch (Exception e) {
             notSent(messages, seq, e);
-            if (mode.equals("async")) {
+            if (mode.endsWith("async")) {
                 inFlight.release();
             }
             LockSupport.parkNanos(20_000_000L);
@@ -329,6 +361,23 @@ public final class TestClient {
             failed.incrementAndGet();
             line("seq", seq + i, "key", messages.get(i).getKeys(), "status", "EXCEPTION", "error", String.valueOf(e));
         }
+    }
+
+    /** A request was answered; its answer is its key, see reply(). */
+    private void replied(Message request, long seq, Message reply) {
+        String text = reply == null ? "null" : new String(reply.getBody(), StandardCharsets.UTF_8);
+        boolean right = text.equals(replyTo(request));
+        (right ? succeeded : failed).incrementAndGet();
+        line("seq", seq, "key", request.getKeys(), "status", right ? "REPLIED" : "EXCEPTION", "error", right ? null : "the reply is " + text);
+    }
+
+    private void notReplied(Message request, long seq, Throwable e) {
+        failed.incrementAndGet();
+        line("seq", seq, "key", request.getKeys(), "status", e instanceof RequestTimeoutException ? "TIMEOUT" : "EXCEPTION", "error", String.valueOf(e));
+    }
+
+    private static String replyTo(Message request) {
+        return "reply to " + request.getKeys();
     }
 
     /**
@@ -418,6 +467,8 @@ public final class TestClient {
     private final Set<String> seen = ConcurrentHashMap.newKeySet();
     private final AtomicLong delivered = new AtomicLong();
     private final CountDownLatch finished = new CountDownLatch(1);
+    private final List<MessageExt> requests = new ArrayList<>();
+    private DefaultMQProducer replier;
 
     private void consume() throws Exception {
         long expect = number("expect", Long.MAX_VALUE);
@@ -462,6 +513,13 @@ public final class TestClient {
                 return refuse ? ConsumeConcurrentlyStatus.RECONSUME_LATER : ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
             });
         }
+        if (has("reply") || has("reply-at-end")) {
+            replier = new DefaultMQProducer("replier_" + text("group", "test_consumer"));
+            configure(replier);
+            replier.setSendMsgTimeout(15_000);
+            replier.setRetryTimesWhenSendFailed(0);
+            replier.start();
+        }
         consumer.start();
         line("event", "started");
         if (has("until-stdin-closes")) {
@@ -473,6 +531,12 @@ public final class TestClient {
         boolean complete = finished.await(timeout, TimeUnit.SECONDS);
         Thread.sleep(number("linger", 0) * 1000);
         consumer.shutdown();
+        if (replier != null) {
+            synchronized (requests) {
+                requests.forEach(this::reply);
+            }
+            replier.shutdown();
+        }
         line("event", "summary", "complete", complete, "distinct", seen.size(), "delivered", delivered.get());
     }
 
@@ -480,11 +544,32 @@ public final class TestClient {
         for (MessageExt message : messages) {
             delivered.incrementAndGet();
             print(message, queue.getBrokerName());
+            if (has("reply")) {
+                reply(message);
+            }
+            if (has("reply-at-end")) {
+                synchronized (requests) {
+                    requests.add(message);
+                }
+                line("event", "asked", "by", message.getProperty("REPLY_TO_CLIENT"));
+            }
             seen.add(String.valueOf(message.getKeys()));
         }
         if (seen.size() >= expect) {
             finished.countDown();
         }
+    }
+
+    private void reply(MessageExt request) {
+        String result = null;
+        String error = null;
+        try {
+            Message reply = MessageUtil.createReplyMessage(request, replyTo(request).getBytes(StandardCharsets.UTF_8));
+            result = replier.send(reply).getSendStatus().name();
+        } catch (Exception e) {
+            error = e + ", " + e.getCause();
+        }
+        line("event", "reply", "to", request.getKeys(), "result", result, "error", error);
     }
 
     /** The queues that rebalancing gave to this consumer, each time they change. */

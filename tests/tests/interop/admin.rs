@@ -9,7 +9,7 @@ use rocketmq_tests::{
     cluster::{Cluster, Kind},
     java::Version,
     mqadmin::{self, Mqadmin, Tool},
-    process::wait_until,
+    process::{scratch_dir, wait_until},
     wire::Wire,
 };
 
@@ -18,10 +18,16 @@ use crate::{
     peer::{BROKERS, Peer},
 };
 
-pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[("mqadmin", mqadmin_of_java), ("mqadmin_of_ours", mqadmin_of_ours)];
+pub(crate) const SCENARIOS: &[(&str, Scenario)] =
+    &[("mqadmin", mqadmin_of_java), ("mqadmin_of_ours", mqadmin_of_ours), ("lists_from_files", lists_from_files)];
+
+/// What only tools of 5.x can do.
+pub(crate) const OF_5: [&str; 1] = ["lists_from_files"];
 
 const LONG: Duration = Duration::from_mins(1);
 const GET_BROKER_RUNTIME_INFO: i32 = 28;
+const GET_TOPIC_CONFIG: i32 = 351;
+const GET_SUBSCRIPTIONGROUP_CONFIG: i32 = 352;
 
 /// Keys of brokerStatus that operators and the dashboard read; the tools only print what they are given.
 const STATUS_KEYS: [&str; 20] = [
@@ -88,6 +94,31 @@ fn mqadmin_of_java(peer: &Peer) -> Result<()> {
 /// Our own mqadmin prints what Java's of 4.9 prints, against Java's servers as well as against ours.
 fn mqadmin_of_ours(peer: &Peer) -> Result<()> {
     run_all(peer, Tool::Ours)
+}
+
+/// Topics and groups that 5.x makes many at once, out of files.
+fn lists_from_files(peer: &Peer) -> Result<()> {
+    peer.shared(|session| {
+        let broker = session.cluster.brokers[0].addr();
+        let mut mqadmin = Mqadmin::new(Tool::Java(peer.client), &session.cluster.addr())?;
+        let dir = scratch_dir()?;
+        let (topics, groups) = (dir.path().join("topics.json"), dir.path().join("groups.json"));
+        let topic = |name: &str| format!(r#"{{"topicName":"{name}","readQueueNums":3,"writeQueueNums":3,"perm":6}}"#);
+        std::fs::write(&topics, format!("[{},{}]", topic("ListedOne"), topic("ListedTwo")))?;
+        std::fs::write(&groups, r#"[{"groupName":"listed_one","retryMaxTimes":3},{"groupName":"listed_two"}]"#)?;
+        mqadmin.run(&["updateTopicList", "-b", &broker, "-f", &topics.display().to_string()])?;
+        mqadmin.run(&["updateSubGroupList", "-b", &broker, "-f", &groups.display().to_string()])?;
+        let mut wire = Wire::connect(session.cluster.brokers[0].socket(), LONG)?;
+        for name in ["ListedOne", "ListedTwo"] {
+            let made = wire.call(GET_TOPIC_CONFIG, &[("topic", name)], &[])?;
+            let text = String::from_utf8_lossy(&made.body).into_owned();
+            ensure!(made.code == 0 && text.contains("\"writeQueueNums\":3"), "{name}: {} {text}", made.code);
+        }
+        let made = wire.call(GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", "listed_one")], &[])?;
+        let text = String::from_utf8_lossy(&made.body).into_owned();
+        ensure!(made.code == 0 && text.contains("\"retryMaxTimes\":3"), "listed_one: {} {text}", made.code);
+        Ok(())
+    })
 }
 
 /// Each command leaves behind what the next ones look at. On a cluster of its own: nobody else's groups are to be listed, and

@@ -10,6 +10,7 @@ mod consuming;
 mod delaying;
 mod lifecycle;
 mod peer;
+mod requesting;
 mod sending;
 mod transacting;
 
@@ -46,7 +47,7 @@ fn main() {
                 if name == "mqadmin_of_ours" && client != Version::V4_9_7 {
                     continue;
                 }
-                if client == Version::V4_9_7 && delaying::OF_5.contains(&name) {
+                if client == Version::V4_9_7 && (delaying::OF_5.contains(&name) || admin::OF_5.contains(&name)) {
                     continue;
                 }
                 let clusters = Arc::clone(&clusters);
@@ -74,6 +75,7 @@ fn main() {
 fn scenarios() -> Vec<(&'static str, Scenario)> {
     let mut all = [
         sending::SCENARIOS,
+        requesting::SCENARIOS,
         consuming::SCENARIOS,
         delaying::SCENARIOS,
         transacting::SCENARIOS,
