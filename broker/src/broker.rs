@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use rocketmq_remoting::peer::ConnectionLimits;
+use rocketmq_remoting::tls::{ClientTls, ServerTls};
 use rocketmq_remoting::{Client, ClientConfig, Peer, Server, ServerConfig};
 use rocketmq_store::MessageStore;
 use tokio::time::MissedTickBehavior;
@@ -71,12 +72,12 @@ pub(crate) struct Broker {
 
 impl Broker {
     /// Opens the store and the tables under `storePathRootDir`.
-    fn open(config: BrokerConfig, store_host: SocketAddr) -> anyhow::Result<Arc<Self>> {
+    fn open(config: BrokerConfig, store_host: SocketAddr, tls: Option<Arc<ClientTls>>) -> anyhow::Result<Arc<Self>> {
         let root = config.store_path_root_dir.clone();
         let config_dir = root.join("config");
         std::fs::create_dir_all(&config_dir).with_context(|| format!("create {}", config_dir.display()))?;
         let store = MessageStore::open(config.store_config())?;
-        let client = ClientConfig { connect_timeout: config.connect_timeout, ..ClientConfig::default() };
+        let client = ClientConfig { connect_timeout: config.connect_timeout, tls, ..ClientConfig::default() };
         let broker = Arc::new(Self {
             topics: TopicTable::open(&config_dir, &config)?,
             groups: SubscriptionGroups::open(&config_dir, config.auto_create_subscription_group)?,
@@ -159,8 +160,9 @@ impl Broker {
 /// servers, no more requests, all to disk.
 ///
 /// # Errors
-/// The store cannot be opened, or a port is taken.
+/// The store cannot be opened, a port is taken, or a certificate cannot be used.
 pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let (tls, client_tls) = (ServerTls::open(&config.tls)?, ClientTls::open(&config.tls)?);
     let limits = ConnectionLimits {
         idle: Duration::from_secs(u64::from(config.server_channel_max_idle_time_seconds)),
         ..ConnectionLimits::default()
@@ -168,8 +170,12 @@ pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyho
     let bind = |port: u16| {
         let ip: IpAddr = config.bind_address.parse().with_context(|| format!("bindAddress={}", config.bind_address))?;
         let address = SocketAddr::new(ip, port);
-        let server =
-            ServerConfig { connections_max: config.server_connections_max, limits, ..ServerConfig::new(address) };
+        let server = ServerConfig {
+            connections_max: config.server_connections_max,
+            limits,
+            tls: tls.clone(),
+            ..ServerConfig::new(address)
+        };
         Server::bind(server).with_context(|| format!("listen on {address}"))
     };
     let server = bind(config.listen_port)?;
@@ -184,13 +190,19 @@ pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyho
     config.listen_port = port;
     let slaves = ha::bind(&mut config).await?;
     let (background, stopped) = (TaskTracker::new(), CancellationToken::new());
+    if let Some(tls) = tls {
+        background.spawn(tls.keep_current(stopped.clone()));
+    }
+    if let Some(tls) = client_tls.clone() {
+        background.spawn(tls.keep_current(stopped.clone()));
+    }
     let opened = http::OpenBroker::default();
     if let Some(listener) = http::bind(&config).await? {
         background.spawn(http::serve(listener, Arc::clone(&opened), stopped.clone()));
     }
 
     let store_host = SocketAddr::new(own_address(&config).await, port);
-    let broker = tokio::task::spawn_blocking(move || Broker::open(config, store_host)).await??;
+    let broker = tokio::task::spawn_blocking(move || Broker::open(config, store_host, client_tls)).await??;
     let config = broker.config();
     let _ = opened.set(Arc::clone(&broker));
 

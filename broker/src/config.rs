@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rocketmq_remoting::properties_file;
+use rocketmq_remoting::tls::{TlsEnvironment, TlsError, TlsSettings};
 use rocketmq_store::StoreConfig;
 
 use crate::config_keys::IMPORTANT;
@@ -26,6 +27,8 @@ pub struct Environment {
     pub rocketmq_home: Option<PathBuf>,
     /// `HOME`, under which the store lies where nothing else is said.
     pub home: Option<PathBuf>,
+    /// What concerns TLS.
+    pub tls: TlsEnvironment,
 }
 
 impl Environment {
@@ -36,6 +39,7 @@ impl Environment {
             namesrv_addr: read("NAMESRV_ADDR"),
             rocketmq_home: read("ROCKETMQ_HOME").map(PathBuf::from),
             home: read("HOME").map(PathBuf::from),
+            tls: TlsEnvironment::of_process(),
         }
     }
 }
@@ -94,6 +98,9 @@ pub enum ConfigError {
         /// The key.
         key: String,
     },
+    /// A `tls.*` key, or the file of these keys, cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Nobody knows the key.
     #[error("{key} is not a key of broker.conf")]
     Unknown {
@@ -134,6 +141,8 @@ pub enum Warning {
         /// What was given.
         value: i64,
     },
+    /// Of the file of the `tls.*` keys.
+    Tls(String),
 }
 
 impl fmt::Display for Warning {
@@ -142,6 +151,7 @@ impl fmt::Display for Warning {
             Self::Unknown { key } => write!(f, "{key} is not a key of broker.conf; it is ignored"),
             Self::NoEffect { key, value, reason } => write!(f, "{key}={value} has no effect: {reason}"),
             Self::MasterId { value } => write!(f, "brokerId={value} is ignored: the brokerId of a master is 0"),
+            Self::Tls(text) => f.write_str(text),
         }
     }
 }
@@ -182,8 +192,12 @@ impl BrokerConfig {
         config.namesrv_addr.clone_from(&environment.namesrv_addr);
         config.rocketmq_home.clone_from(&environment.rocketmq_home);
         let mut warnings = Vec::new();
-        for (key, value) in last {
-            warnings.extend(config.take(&key, &value)?);
+        for (key, value) in &last {
+            warnings.extend(config.take(key, value)?);
+        }
+        if last.contains_key("useTLS") {
+            // Java's name in broker.conf for the same thing, and the stronger one.
+            config.tls.set("tls.enable", &config.use_tls.to_string())?;
         }
         config.complete(environment, &mut warnings)?;
         Ok((config, warnings))
@@ -192,6 +206,10 @@ impl BrokerConfig {
     /// Sets one key before the start.
     fn take(&mut self, key: &str, value: &str) -> Result<Option<Warning>, ConfigError> {
         let bad = |accepts| ConfigError::BadValue { key: key.to_owned(), value: value.to_owned(), accepts };
+        if TlsSettings::is_key(key) {
+            self.tls.set(key, value)?;
+            return Ok(None);
+        }
         let mut warning = None;
         match known_key(key).map(|known| (known.effect, known.default)) {
             None => warning = Some(Warning::Unknown { key: key.to_owned() }),
@@ -214,6 +232,10 @@ impl BrokerConfig {
 
     /// Fills in what depends on the machine and on other keys, and checks keys against each other.
     fn complete(&mut self, environment: &Environment, warnings: &mut Vec<Warning>) -> Result<(), ConfigError> {
+        let (tls, lines) = std::mem::take(&mut self.tls).complete(&environment.tls)?;
+        warnings.extend(lines.into_iter().map(Warning::Tls));
+        self.use_tls = tls.client_enabled();
+        self.tls = tls;
         if let Some(value) = &self.namesrv_addr {
             check_name_servers(value)?;
         }
@@ -310,6 +332,10 @@ impl BrokerConfig {
     /// changed then.
     pub fn set(&mut self, key: &str, value: &str) -> Result<Option<Warning>, ConfigError> {
         let value = value.trim();
+        if TlsSettings::is_key(key) {
+            self.clone().take(key, value)?;
+            return Err(ConfigError::NotLive { key: key.to_owned() });
+        }
         let Some(known) = known_key(key) else {
             return Err(ConfigError::Unknown { key: key.to_owned() });
         };
@@ -513,6 +539,24 @@ mod tests {
     }
 
     #[test]
+    fn tls_is_set_in_the_same_file() {
+        let (config, warnings) =
+            load(&[("tls.server.mode", "enforcing"), ("tls.server.keyPassword", "s3cret")]).unwrap();
+        assert!(config.use_tls, "a broker that takes nothing but TLS uses it too");
+        assert!(warnings.is_empty(), "{warnings:?}");
+        let shown = format!("{config:?}{:?}", config.entries());
+        assert!(!shown.contains("s3cret"), "{shown}");
+        let (config, _) = load(&[("tls.server.mode", "enforcing"), ("useTLS", "false")]).unwrap();
+        assert!(!config.use_tls && !config.tls.client_enabled());
+        let (config, _) = load(&[("tls.enable", "false"), ("useTLS", "true")]).unwrap();
+        assert!(config.tls.client_enabled());
+        let text = error(&[("tls.server.mode", "strict")]);
+        assert_eq!(text, "tls.server.mode=strict is not accepted: disabled, permissive or enforcing is");
+        let (_, warnings) = load(&[("tls.server.certpath", "/x")]).unwrap();
+        assert_eq!(warnings, [Warning::Unknown { key: "tls.server.certpath".to_owned() }]);
+    }
+
+    #[test]
     fn a_running_broker_changes_live_keys_only() {
         let (mut config, _) = load(&[]).unwrap();
         assert!(config.set("brokerPermission", "4").unwrap().is_none());
@@ -520,6 +564,8 @@ mod tests {
         assert!(matches!(config.set("brokerName", "other"), Err(ConfigError::NotLive { .. })));
         assert!(matches!(config.set("listenPort", "x"), Err(ConfigError::BadValue { .. })));
         assert!(config.set("listenPort", "10911").unwrap().is_none(), "no change");
+        assert!(matches!(config.set("tls.server.mode", "disabled"), Err(ConfigError::NotLive { .. })));
+        assert!(matches!(config.set("tls.server.mode", "x"), Err(ConfigError::Tls(_))));
         assert!(matches!(config.set("nonsense", "1"), Err(ConfigError::Unknown { .. })));
         assert!(matches!(config.set("aclEnable", "true"), Err(ConfigError::NotOffered { .. })));
         assert!(config.set("diskFallRecorded", "false").unwrap().is_some());

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rocketmq_remoting::tls::TlsSettings;
 use rocketmq_store::FlushDiskType;
 
 use crate::config_value::{BrokerRole, DelayLevels, Hours, Value};
@@ -45,6 +46,8 @@ macro_rules! effective_keys {
         #[derive(Clone, Debug)]
         pub struct BrokerConfig {
             $(#[doc = concat!("`", $key, "`: ", $doc)] pub $field: $type,)+
+            /// The `tls.*` keys, which are no keys of `broker.conf` in Java; shown to nobody.
+            pub tls: TlsSettings,
             /// Keys that were set but have no field, by name: shown to tools, read by nobody.
             pub(crate) others: BTreeMap<String, String>,
         }
@@ -62,6 +65,7 @@ macro_rules! effective_keys {
             pub(crate) fn built_in() -> Self {
                 Self {
                     $($field: <$type as Value>::parse($default, i64::MIN..=i64::MAX).expect($key),)+
+                    tls: TlsSettings::default(),
                     others: BTreeMap::new(),
                 }
             }
@@ -152,6 +156,7 @@ effective_keys! {
     // Connections.
     server_channel_max_idle_time_seconds: u32, "serverChannelMaxIdleTimeSeconds" = "120" [1..=86_400], Start, "an idle connection of a client is closed after this many seconds.";
     server_connections_max: usize, "serverConnectionsMax" = "20000" [1..=10_000_000], Start, "our own key: connections of clients at once.";
+    use_tls: bool, "useTLS" = "false", Start, "connections to name servers and to the master are TLS; `tls.enable` where unset.";
     // Delay.
     message_delay_level: DelayLevels, "messageDelayLevel" = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h", Start, "delays, level 1 first.";
     flush_delay_offset_interval: Duration, "flushDelayOffsetInterval" = "10000" [10..=86_400_000], Start, "time between writes of delayOffset.json.";
@@ -349,12 +354,6 @@ pub(crate) const WITHOUT_EFFECT: &[Key] = &[
     unused("clientSocketRcvBufSize", "int", "0", "the system's own sizes are better"),
     unused("clientPooledByteBufAllocatorEnable", "boolean", "false", NETTY),
     unused("clientCloseSocketIfTimeout", "boolean", "true", "a late answer does not harm the connection"),
-    only(
-        "useTLS",
-        "boolean",
-        "false",
-        "TLS to name servers and masters is not offered, and plain text instead would be a surprise",
-    ),
     unused("forceRegister", "boolean", "true", PERIODIC),
     unused("compressedRegister", "boolean", "false", PLAIN),
     unused("osPageCacheBusyTimeOutMills", "long", "1000", BUSY),

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rocketmq_namesrv::{NameServer, NamesrvConfig};
 use rocketmq_remoting::request_code::{Answerer, Row, TABLE};
+use rocketmq_remoting::tls::TlsEnvironment;
 use rocketmq_remoting::{Client, Command, RequestCode, ResponseCode, Support};
 use support::{PATIENCE, Running};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +99,7 @@ async fn servers_do_what_the_tables_say() {
     let mut config = NamesrvConfig { listen_port: 0, bind_address: Ipv4Addr::LOCALHOST.into(), ..Default::default() };
     config.kv_config_path = dir.path().join("kvConfig.json").display().to_string();
     config.config_store_path = dir.path().join("namesrv.properties").display().to_string();
-    let server = NameServer::bind(config).unwrap();
+    let server = NameServer::bind(config, &TlsEnvironment::default()).unwrap();
     let (address, shutdown) = (server.local_addr().to_string(), CancellationToken::new());
     let serving = tokio::spawn(server.serve(shutdown.clone()));
     ask_for_everything("name server", &address, rocketmq_namesrv::SUPPORT, &[Answerer::NameServer]).await;

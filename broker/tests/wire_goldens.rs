@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rocketmq_namesrv::{NameServer, NamesrvConfig};
 use rocketmq_remoting::request_code::{Answerer, TABLE};
+use rocketmq_remoting::tls::TlsEnvironment;
 use rocketmq_remoting::{RequestCode as Code, fastjson};
 use rocketmq_store::{decode_message, properties};
 use serde_json::Value;
@@ -421,7 +422,7 @@ async fn replays(version: &'static str, text: &'static str) {
     let mut config = NamesrvConfig { listen_port: 0, bind_address: Ipv4Addr::LOCALHOST.into(), ..Default::default() };
     config.kv_config_path = dir.path().join("kvConfig.json").display().to_string();
     config.config_store_path = dir.path().join("namesrv.properties").display().to_string();
-    let server = NameServer::bind(config).unwrap();
+    let server = NameServer::bind(config, &TlsEnvironment::default()).unwrap();
     let (names, shutdown) = (server.local_addr().to_string(), CancellationToken::new());
     let serving = tokio::spawn(server.serve(shutdown.clone()));
     let address = broker.address.clone();

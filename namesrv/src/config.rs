@@ -8,9 +8,10 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use rocketmq_remoting::properties_file;
+use rocketmq_remoting::tls::{TlsError, TlsSettings};
 
 /// A setting that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No key of that name is known.
     #[error("configuration key {0} is unknown")]
@@ -25,6 +26,9 @@ pub enum ConfigError {
         /// What can be given.
         accepted: &'static str,
     },
+    /// The value of a `tls.*` key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Not `key=value`.
     #[error("{0:?} is not key=value")]
     NoAssignment(String),
@@ -78,11 +82,13 @@ macro_rules! keys {
         #[allow(clippy::struct_excessive_bools)] // RocketMQ's own switches
         pub struct NamesrvConfig {
             $($(#[$doc])* #[doc = concat!("`", $key, "`, default `", stringify!($default), "`.")] pub $field: $type,)+
+            /// The `tls.*` keys, which are no keys of `namesrv.conf` in Java; shown to nobody.
+            pub tls: TlsSettings,
         }
 
         impl Default for NamesrvConfig {
             fn default() -> Self {
-                Self { $($field: $default,)+ }
+                Self { $($field: $default,)+ tls: TlsSettings::default() }
             }
         }
 
@@ -95,12 +101,13 @@ macro_rules! keys {
                 let value = value.trim();
                 match key {
                     $($key => self.$field = read($key, value)?,)+
+                    _ if TlsSettings::is_key(key) => self.tls.set(key, value)?,
                     _ => return Err(ConfigError::UnknownKey(key.to_owned())),
                 }
                 Ok(())
             }
 
-            /// All keys with their values as text.
+            /// All keys with their values as text, but for those of TLS.
             pub fn entries(&self) -> Vec<(&'static str, String)> {
                 vec![$(($key, self.$field.text()),)+]
             }
@@ -265,10 +272,15 @@ impl NamesrvConfig {
         Ok(())
     }
 
-    /// All settings as a properties text.
+    /// All settings as a properties text, as they are shown: without those of TLS.
     pub fn to_text(&self) -> String {
         let entries = self.entries();
         properties_file::to_text(entries.iter().map(|(key, value)| (*key, value.as_str())))
+    }
+
+    /// All settings as a properties text, for `configStorePath`.
+    pub(crate) fn to_file(&self) -> String {
+        self.to_text() + &self.tls.to_text()
     }
 
     /// Whether a key may not be changed at run time.
@@ -327,6 +339,18 @@ mod tests {
         for key in WITHOUT_EFFECT {
             assert!(config.entries().iter().any(|(known, _)| known == key), "{key} is no key");
         }
+    }
+
+    #[test]
+    fn tls_is_kept_in_the_file_and_shown_to_nobody() {
+        let mut config = NamesrvConfig::default();
+        config.apply("tls.server.mode=enforcing\ntls.server.keyPassword=s3cret\n").unwrap();
+        assert!(!config.to_text().contains("tls.") && !format!("{config:?}").contains("s3cret"));
+        let mut back = NamesrvConfig::default();
+        assert_eq!(back.apply(&config.to_file()).unwrap().unknown, Vec::<String>::new());
+        assert_eq!(back, config);
+        let error = config.apply("tls.server.mode=on").unwrap_err().to_string();
+        assert!(error.contains("tls.server.mode=on") && error.contains("disabled, permissive or enforcing"), "{error}");
     }
 
     #[test]

@@ -107,6 +107,10 @@ pub(crate) fn replace_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let mut file = File::create(&temporary)?;
+    if let Ok(old) = fs::metadata(path) {
+        // Who may not read the old one, which may hold a password, may not read the new one.
+        file.set_permissions(old.permissions())?;
+    }
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use rocketmq_remoting::tls::{ServerTls, TlsEnvironment};
 use rocketmq_remoting::{Server, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -33,9 +34,9 @@ use crate::requests::{Requests, Router};
 /// Runs a name server until `shutdown`.
 ///
 /// # Errors
-/// The port cannot be taken, or the stored key-value settings cannot be read.
+/// The port cannot be taken, a certificate cannot be used, or the stored key-value settings cannot be read.
 pub async fn run(config: NamesrvConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    NameServer::bind(config)?.serve(shutdown).await;
+    NameServer::bind(config, &TlsEnvironment::of_process())?.serve(shutdown).await;
     Ok(())
 }
 
@@ -46,6 +47,7 @@ pub struct NameServer {
     address: SocketAddr,
     scan_interval: Duration,
     requests: Arc<Requests>,
+    tls: Option<Arc<ServerTls>>,
 }
 
 impl NameServer {
@@ -53,17 +55,23 @@ impl NameServer {
     /// free one). Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// The port cannot be taken, or the settings cannot be read.
-    pub fn bind(config: NamesrvConfig) -> anyhow::Result<Self> {
+    /// The port cannot be taken, the settings cannot be read, or a certificate cannot be used.
+    pub fn bind(config: NamesrvConfig, environment: &TlsEnvironment) -> anyhow::Result<Self> {
+        let (tls, warnings) = config.tls.clone().complete(environment)?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let tls = ServerTls::open(&tls)?;
         let kv_config = KvConfig::load(&config.kv_config_path)?;
         let address = SocketAddr::new(config.bind_address, config.listen_port);
         let mut server = ServerConfig::new(address);
         server.backlog = i32::try_from(config.server_socket_backlog).unwrap_or(i32::MAX);
         server.limits.idle = config.idle();
+        server.tls.clone_from(&tls);
         let server = Server::bind(server).with_context(|| format!("listen on {address}"))?;
         let address = server.local_addr()?;
         let scan_interval = Duration::from_millis(config.scan_not_active_broker_interval.get());
-        Ok(Self { server, address, scan_interval, requests: Arc::new(Requests::new(config, kv_config)) })
+        Ok(Self { server, address, scan_interval, requests: Arc::new(Requests::new(config, kv_config)), tls })
     }
 
     /// The address that was taken.
@@ -74,6 +82,9 @@ impl NameServer {
     /// Serves until `shutdown`.
     pub async fn serve(self, shutdown: CancellationToken) {
         let scan = scan(Arc::clone(&self.requests), self.scan_interval);
+        if let Some(tls) = self.tls {
+            tokio::spawn(tls.keep_current(shutdown.clone()));
+        }
         tracing::info!("listening on {}", self.address);
         // The line that scripts wait for, on stdout whatever the log goes to.
         // Nobody may be reading it, which is no reason to stop.

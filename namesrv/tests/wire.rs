@@ -14,6 +14,7 @@ use rocketmq_remoting::header::name_server::{
     RegisterBrokerResponse, RouteInfoRequest, TopicInNamesrvRequest, TopicsByClusterRequest, UnregisterBrokerRequest,
     WipeWritePermResponse, WritePermRequest,
 };
+use rocketmq_remoting::tls::TlsEnvironment;
 use rocketmq_remoting::{Client, Command, Header as _, RequestCode, ResponseCode, fastjson, request_code};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,7 @@ impl Running {
         config.kv_config_path = folder.path().join("kvConfig.json").display().to_string();
         config.config_store_path = folder.path().join("namesrv.properties").display().to_string();
         config.apply(settings).unwrap();
-        let server = NameServer::bind(config).unwrap();
+        let server = NameServer::bind(config, &TlsEnvironment::default()).unwrap();
         let (address, shutdown) = (server.local_addr(), CancellationToken::new());
         tokio::spawn(server.serve(shutdown.clone()));
         Self { address, folder, shutdown }

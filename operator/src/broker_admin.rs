@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use rocketmq_remoting::bodies::{SubscriptionGroup, SubscriptionGroupTable, TopicConfig, TopicConfigTable};
 use rocketmq_remoting::header::broker::CreateTopicRequest;
-use rocketmq_remoting::{Client, Command, RemotingError, RequestCode, ResponseCode};
+use rocketmq_remoting::tls::{ClientTls, TlsEnvironment, TlsError, TlsSettings};
+use rocketmq_remoting::{Client, ClientConfig, Command, RemotingError, RequestCode, ResponseCode};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
@@ -48,6 +49,20 @@ pub struct BrokerAdmin {
 }
 
 impl BrokerAdmin {
+    /// One that uses TLS where the environment asks for it: `ROCKETMQ_TLS_ENABLE`, or `tls.enable` in the
+    /// file that `ROCKETMQ_TLS_CONFIG_FILE` names.
+    ///
+    /// # Errors
+    /// What the environment names cannot be used.
+    pub fn of_environment() -> Result<Self, TlsError> {
+        let (settings, warnings) = TlsSettings::default().complete(&TlsEnvironment::of_process())?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let tls = ClientTls::open(&settings)?;
+        Ok(Self { client: Client::new(ClientConfig { tls, ..ClientConfig::default() }) })
+    }
+
     /// All topics and consumer groups of a broker.
     pub async fn tables(&self, address: &str) -> Result<Tables, AdminError> {
         let topics: TopicConfigTable =

@@ -50,7 +50,7 @@ struct Context {
 }
 
 /// Runs until the process is told to end.
-pub async fn run(client: Client, options: Options, metrics: Arc<Metrics>) {
+pub async fn run(client: Client, admin: BrokerAdmin, options: Options, metrics: Arc<Metrics>) {
     fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
@@ -67,7 +67,7 @@ pub async fn run(client: Client, options: Options, metrics: Arc<Metrics>) {
     let services: Api<Service> = api(&client, namespace);
     let config_maps: Api<ConfigMap> = api(&client, namespace);
     let children = watcher::Config::default().labels(labels::MANAGED);
-    let context = Arc::new(Context { client, admin: BrokerAdmin::default(), options, metrics });
+    let context = Arc::new(Context { client, admin, options, metrics });
     Controller::new(clusters, watcher::Config::default())
         .owns(sets, children.clone())
         .owns(services, children.clone())

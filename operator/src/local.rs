@@ -170,7 +170,7 @@ impl Local {
             ports: PortTable::open(data.join("ports.json"))?,
             manifest,
             data,
-            admin: BrokerAdmin::default(),
+            admin: BrokerAdmin::of_environment()?,
             bin_dir: options.bin_dir.clone(),
             launcher: options.launcher.clone(),
             running: BTreeMap::new(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use kube::Client;
+use rocketmq_operator::broker_admin::BrokerAdmin;
 use rocketmq_operator::health::{self, Metrics};
 use rocketmq_operator::local::{self, child};
 use rocketmq_operator::observe::Dial;
@@ -150,6 +151,7 @@ async fn controller(run: RunArguments) -> Result<()> {
         None => None,
     };
     metrics.lead(true);
+    let admin = BrokerAdmin::of_environment()?;
     let options = controller::Options {
         namespace: run.namespace,
         defaults: run.images.defaults(),
@@ -162,7 +164,7 @@ async fn controller(run: RunArguments) -> Result<()> {
         }
     };
     tokio::select! {
-        () = controller::run(client, options, metrics) => {}
+        () = controller::run(client, admin, options, metrics) => {}
         fault = lost => return Err(fault),
         ended = server => return ended?,
     }

@@ -13,21 +13,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::Command;
 use crate::error::RemotingError;
-use crate::peer::{Answer, Connection, ConnectionLimits, Peer, Service};
+use crate::peer::{Answer, Connection, ConnectionLimits, Peer, Service, Stream};
 use crate::response_code::ResponseCode;
+use crate::tls::ClientTls;
 
 /// Bounds of a client.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// How long the name may take to resolve and the connection to open (`connectTimeoutMillis`).
+    /// How long the name may take to resolve and the connection to open, a TLS handshake
+    /// included (`connectTimeoutMillis`).
     pub connect_timeout: Duration,
     /// Of each connection.
     pub limits: ConnectionLimits,
+    /// How TLS connections are opened; where there is none, all are plain.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 impl Default for ClientConfig {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(3), limits: ConnectionLimits::default() }
+        Self { connect_timeout: Duration::from_secs(3), limits: ConnectionLimits::default(), tls: None }
     }
 }
 
@@ -118,7 +122,7 @@ impl Client {
         }
         let failed = |reason| RemotingError::Connect { address: address.to_owned(), reason };
         // A name is resolved anew for each connection, and each of its addresses is tried.
-        let stream = tokio::time::timeout(self.config.connect_timeout, TcpStream::connect(address))
+        let stream = tokio::time::timeout(self.config.connect_timeout, self.connect(address))
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(failed)?;
@@ -127,6 +131,14 @@ impl Client {
         tokio::spawn(connection.drive(Arc::clone(&self.service), self.config.limits, self.shutdown.child_token()));
         *open = Some(Arc::clone(&peer));
         Ok(peer)
+    }
+
+    async fn connect(&self, address: &str) -> io::Result<Stream> {
+        let stream = TcpStream::connect(address).await?;
+        Ok(match &self.config.tls {
+            None => Stream::Plain(stream),
+            Some(tls) => Stream::Tls(Box::new(tls.connect(address, stream).await?.into())),
+        })
     }
 
     /// Closes the connection to an address that is not needed any more.

@@ -57,10 +57,12 @@ pub enum RemotingError {
         timeout: Duration,
     },
     /// The connection closed before an answer came. The peer may have done what was asked.
-    #[error("connection to {address} closed before the answer")]
+    #[error("connection to {address} closed before the answer{}", .refusal.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
     Closed {
         /// The peer's address.
         address: String,
+        /// What TLS had against it, such as a certificate that the peer does not believe.
+        refusal: Option<String>,
     },
     /// The peer reads so slowly that its queue of outgoing commands is full.
     #[error("{address} does not read: {limit} commands wait to be sent to it")]

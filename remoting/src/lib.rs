@@ -9,7 +9,7 @@
 //! * [`header`]: the typed form of `extFields`, one struct a request or response;
 //! * [`bodies`]: the JSON bodies, and [`fastjson`], the dialect they are written in;
 //! * [`peer`]: one connection, the same code whichever side opened it, with
-//!   [`server`] and [`client`] on top.
+//!   [`server`] and [`client`] on top, and [`tls`] below where it is asked for.
 //!
 //! This crate knows neither broker nor name server: it moves and types messages, and keeps the
 //! promises of the wire (limits, pipelining, answers in kind), nothing else.
@@ -31,6 +31,7 @@ pub mod request_code;
 pub mod response_code;
 pub mod server;
 pub mod support;
+pub mod tls;
 
 pub use body::Body;
 pub use bytestring::ByteString;

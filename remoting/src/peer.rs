@@ -9,18 +9,19 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_rustls::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Command, FLAG_ONEWAY, FLAG_RESPONSE, SerializeType};
@@ -90,6 +91,8 @@ pub struct ConnectionLimits {
     pub outgoing: usize,
     /// A connection without a byte in either direction is closed after this time.
     pub idle: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
     /// How long answers may still be written once the server shuts down.
     pub grace: Duration,
 }
@@ -102,6 +105,8 @@ impl Default for ConnectionLimits {
             outbox_bytes: 4 * 1024 * 1024,
             outgoing: 4096,
             idle: Duration::from_mins(2),
+            // Netty's, and so Java's.
+            handshake: Duration::from_secs(10),
             grace: Duration::from_secs(3),
         }
     }
@@ -117,6 +122,8 @@ pub struct Peer {
     waiting: Mutex<HashMap<i32, oneshot::Sender<Command>>>,
     next_opaque: AtomicI32,
     closed: CancellationToken,
+    /// Why TLS ended the connection, if it did.
+    refusal: OnceLock<String>,
 }
 
 impl fmt::Debug for Peer {
@@ -192,7 +199,7 @@ impl Peer {
     }
 
     fn closed_error(&self) -> RemotingError {
-        RemotingError::Closed { address: self.remote.to_string() }
+        RemotingError::Closed { address: self.remote.to_string(), refusal: self.refusal.get().cloned() }
     }
 
     fn answered(&self, response: Command) {
@@ -218,27 +225,44 @@ impl Drop for Forget<'_> {
     }
 }
 
+/// The bytes of a connection.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
 /// A connection that nobody drives yet.
 pub(crate) struct Connection {
     pub(crate) peer: Arc<Peer>,
-    stream: TcpStream,
+    stream: Stream,
     outgoing: mpsc::Receiver<Command>,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, limits: &ConnectionLimits) -> io::Result<Self> {
+    pub(crate) fn new(stream: Stream, limits: &ConnectionLimits) -> io::Result<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-        stream.set_nodelay(true)?;
+        let socket = stream.tcp();
+        socket.set_nodelay(true)?;
         let (sender, outgoing) = mpsc::channel(limits.outgoing);
         let peer = Peer {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            remote: stream.peer_addr()?,
-            local: stream.local_addr()?,
+            remote: socket.peer_addr()?,
+            local: socket.local_addr()?,
             outgoing: sender,
             outgoing_max: limits.outgoing,
             waiting: Mutex::default(),
             next_opaque: AtomicI32::new(0),
             closed: CancellationToken::new(),
+            refusal: OnceLock::new(),
         };
         Ok(Self { peer: Arc::new(peer), stream, outgoing })
     }
@@ -256,7 +280,15 @@ impl Connection {
             outbox: Outbox::default(),
             in_flight: FuturesUnordered::new(),
         };
-        if let Err(error) = driver.run(stream, shutdown).await {
+        let ended = match stream {
+            Stream::Plain(mut stream) => {
+                let (mut reader, mut writer) = stream.split();
+                driver.run(&mut reader, &mut writer, shutdown).await
+            }
+            // In a box of its own, so that plain connections do not carry its size.
+            Stream::Tls(stream) => Box::pin(drive_tls(driver, *stream, shutdown)).await,
+        };
+        if let Err(error) = ended {
             tracing::debug!(peer = %peer.remote, %error, "the connection ended");
         }
         peer.closed.cancel();
@@ -266,6 +298,25 @@ impl Connection {
             tracing::error!(peer = %peer.remote, "the service panicked at the end of a connection");
         }
     }
+}
+
+/// How long the peer may take to be told of the end of a TLS connection.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+async fn drive_tls(driver: Driver, stream: TlsStream<TcpStream>, shutdown: CancellationToken) -> io::Result<()> {
+    let peer = Arc::clone(&driver.peer);
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let ended = driver.run(&mut reader, &mut writer, shutdown).await;
+    if let Err(error) = &ended
+        && let Some(refusal) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>())
+    {
+        // Such as a certificate that the other side does not believe, which nobody else would tell.
+        tracing::warn!(peer = %peer.remote, "TLS connection broken: {refusal}");
+        let _ = peer.refusal.set(refusal.to_string());
+    }
+    // The peer may be gone; it will see the end of the connection either way.
+    let _ = tokio::time::timeout(FAREWELL, writer.shutdown()).await;
+    ended
 }
 
 /// A read asks for this much at first; idle connections cost no more.
@@ -287,11 +338,15 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, mut stream: TcpStream, shutdown: CancellationToken) -> io::Result<()> {
+    /// Compiled once for plain connections and once for TLS.
+    async fn run<R, W>(mut self, reader: &mut R, writer: &mut W, shutdown: CancellationToken) -> io::Result<()>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
         let closed = self.peer.closed.clone();
         let mut closed = std::pin::pin!(closed.cancelled());
         let mut shutdown = std::pin::pin!(shutdown.cancelled());
-        let (mut reader, mut writer) = stream.split();
         let mut last_byte = Instant::now();
         let mut ticks = tokio::time::interval(self.limits.idle / 4);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -309,7 +364,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = &mut closed => return Ok(()),
-                written = self.outbox.write(&mut writer), if !self.outbox.is_empty() => {
+                written = self.outbox.write(writer), if !self.outbox.is_empty() => {
                     written?;
                     last_byte = Instant::now();
                 }
@@ -329,7 +384,7 @@ impl Driver {
                 read = reader.read_buf(&mut self.buffer), if reading => {
                     let size = read?;
                     if size == 0 {
-                        return self.flush(&mut writer).await;
+                        return self.flush(writer).await;
                     }
                     last_byte = Instant::now();
                     if self.buffer.len() == self.buffer.capacity() {
@@ -353,7 +408,7 @@ impl Driver {
         }
     }
 
-    async fn flush(&mut self, writer: &mut tokio::net::tcp::WriteHalf<'_>) -> io::Result<()> {
+    async fn flush<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) -> io::Result<()> {
         while !self.outbox.is_empty() {
             self.outbox.write(writer).await?;
         }
@@ -453,6 +508,8 @@ struct Outbox {
     /// Headers and small bodies, gathered into one slice.
     tail: BytesMut,
     bytes: usize,
+    /// Written to a stream that may still hold some of it back, as TLS does.
+    unflushed: bool,
 }
 
 /// A body shorter than this is copied behind its header; a longer one is written from where it lies.
@@ -462,7 +519,7 @@ const SLICES_MAX: usize = 64;
 
 impl Outbox {
     fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.bytes == 0 && !self.unflushed
     }
 
     fn push(&mut self, command: &Command) {
@@ -482,7 +539,19 @@ impl Outbox {
     }
 
     /// Writes once, as much as the socket takes. Cancelling it loses nothing.
-    async fn write(&mut self, writer: &mut tokio::net::tcp::WriteHalf<'_>) -> io::Result<()> {
+    async fn write<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) -> io::Result<()> {
+        if self.bytes > 0 {
+            let written = self.write_slices(writer).await?;
+            self.unflushed = true;
+            self.written(written);
+        }
+        // A plain socket has nothing to flush and is ready at once.
+        writer.flush().await?;
+        self.unflushed = false;
+        Ok(())
+    }
+
+    async fn write_slices<W: AsyncWrite + Unpin>(&mut self, writer: &mut W) -> io::Result<usize> {
         if !self.tail.is_empty() {
             self.queue.push_back(self.tail.split().freeze());
         }
@@ -492,10 +561,14 @@ impl Outbox {
             *slot = IoSlice::new(bytes);
             count += 1;
         }
-        let mut written = writer.write_vectored(&slices[..count]).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+        match writer.write_vectored(&slices[..count]).await? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            written => Ok(written),
         }
+    }
+
+    /// Forgets what has been written.
+    fn written(&mut self, mut written: usize) {
         self.bytes -= written;
         while let Some(front) = self.queue.front_mut() {
             if front.len() > written {
@@ -505,6 +578,5 @@ impl Outbox {
             written -= front.len();
             self.queue.pop_front();
         }
-        Ok(())
     }
 }

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::peer::{Connection, ConnectionLimits, Service};
+use crate::peer::{Connection, ConnectionLimits, Service, Stream};
+use crate::tls::{HANDSHAKE, ServerTls};
 
 /// Where a server listens, and its bounds.
 #[derive(Clone, Debug)]
@@ -25,12 +27,14 @@ pub struct ServerConfig {
     pub backlog: i32,
     /// Of each connection.
     pub limits: ConnectionLimits,
+    /// How TLS connections are served; where there is none they are closed.
+    pub tls: Option<Arc<ServerTls>>,
 }
 
 impl ServerConfig {
     /// The defaults, on that address.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, connections_max: 65_536, backlog: 1024, limits: ConnectionLimits::default() }
+        Self { address, connections_max: 65_536, backlog: 1024, limits: ConnectionLimits::default(), tls: None }
     }
 }
 
@@ -80,10 +84,12 @@ impl Server {
     /// Serves until `shutdown`, then lets the open connections write the answers that they owe.
     pub async fn run(self, service: Arc<dyn Service>, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
+        let Self { listener, config } = self;
+        let reception = Arc::new(Reception { limits: config.limits, tls: config.tls, service, shutdown });
         loop {
             let accepted = tokio::select! {
-                accepted = self.listener.accept() => accepted,
-                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+                () = reception.shutdown.cancelled() => break,
             };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
@@ -94,20 +100,80 @@ impl Server {
                     continue;
                 }
             };
-            if connections.len() >= self.config.connections_max {
-                tracing::warn!(limit = self.config.connections_max, "connection refused: too many are open");
+            if connections.len() >= config.connections_max {
+                tracing::warn!(limit = config.connections_max, "connection refused: too many are open");
                 continue;
             }
-            match Connection::new(stream, &self.config.limits) {
-                Ok(connection) => {
-                    let service = Arc::clone(&service);
-                    connections.spawn(connection.drive(service, self.config.limits, shutdown.clone()));
-                }
-                Err(error) => tracing::debug!(%error, "a connection ended before it was served"),
-            }
+            connections.spawn(serve(stream, Arc::clone(&reception)));
         }
-        drop(self.listener);
+        drop(listener);
         connections.close();
         connections.wait().await;
+    }
+}
+
+/// What all connections of a server have in common.
+struct Reception {
+    limits: ConnectionLimits,
+    tls: Option<Arc<ServerTls>>,
+    service: Arc<dyn Service>,
+    shutdown: CancellationToken,
+}
+
+/// Serves one connection, whichever sort its first byte says it is.
+async fn serve(stream: TcpStream, reception: Arc<Reception>) {
+    let stream = tokio::select! {
+        // Nobody is owed anything yet.
+        () = reception.shutdown.cancelled() => return,
+        stream = reception.open(stream) => stream,
+    };
+    let Some(stream) = stream else { return };
+    match Connection::new(stream, &reception.limits) {
+        Ok(connection) => {
+            let Reception { limits, service, shutdown, .. } = &*reception;
+            connection.drive(Arc::clone(service), *limits, shutdown.clone()).await;
+        }
+        Err(error) => tracing::debug!(%error, "a connection ended before it was served"),
+    }
+}
+
+impl Reception {
+    /// Looks at the first byte and, where it begins a TLS handshake, does that. `None` where there
+    /// is nothing to serve.
+    async fn open(&self, stream: TcpStream) -> Option<Stream> {
+        let remote = stream.peer_addr().ok()?;
+        let mut first = [0];
+        match timeout(self.limits.idle, stream.peek(&mut first)).await {
+            // Health checks connect and say nothing.
+            Ok(Ok(0) | Err(_)) => return None,
+            Ok(Ok(_)) => {}
+            Err(_) => {
+                tracing::info!(peer = %remote, "idle connection closed");
+                return None;
+            }
+        }
+        match (&self.tls, first[0] == HANDSHAKE) {
+            (Some(tls), false) if tls.is_enforcing() => {
+                tracing::warn!(peer = %remote, "plain connection closed: the server is running in TLS enforcing mode");
+                None
+            }
+            (_, false) => Some(Stream::Plain(stream)),
+            (None, true) => {
+                tracing::warn!(peer = %remote, "TLS connection closed: the server is running in TLS disabled mode");
+                None
+            }
+            // In a box of its own, so that plain connections do not carry its size.
+            (Some(tls), true) => match timeout(self.limits.handshake, Box::pin(tls.accept(stream))).await {
+                Ok(Ok(stream)) => Some(Stream::Tls(Box::new(stream.into()))),
+                Ok(Err(error)) => {
+                    tracing::warn!(peer = %remote, "TLS handshake failed: {error}");
+                    None
+                }
+                Err(_) => {
+                    tracing::warn!(peer = %remote, "TLS handshake not finished within {:?}", self.limits.handshake);
+                    None
+                }
+            },
+        }
     }
 }

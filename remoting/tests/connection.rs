@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use rocketmq_remoting::frame::{self, FrameLimits};
-use rocketmq_remoting::peer::ConnectionLimits;
 use rocketmq_remoting::{
     Answer, Body, Client, ClientConfig, Command, Peer, RemotingError, RequestCode, ResponseCode, SerializeType, Server,
     ServerConfig, Service,
@@ -274,8 +273,7 @@ async fn a_server_that_shuts_down_gives_the_answers_that_it_owes() {
 async fn a_client_connects_again_and_gives_up_in_time() {
     let running = serve(|_| {});
     let address = running.address.to_string();
-    let limits = ConnectionLimits::default();
-    let client = Client::new(ClientConfig { connect_timeout: Duration::from_secs(2), limits });
+    let client = Client::new(ClientConfig { connect_timeout: Duration::from_secs(2), ..ClientConfig::default() });
     let late = client.invoke(&address, Command::request(SLOW), Duration::from_millis(30)).await;
     assert!(matches!(late, Err(RemotingError::Timeout { .. })));
     client.invoke(&address, Command::request(ECHO), PATIENCE).await.unwrap();

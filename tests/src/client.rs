@@ -126,7 +126,7 @@ impl Client {
                 "--topic".to_owned(),
                 topic.to_owned(),
             ],
-            java_options: Vec::new(),
+            properties: Vec::new(),
         }
     }
 }
@@ -136,7 +136,7 @@ impl Client {
 pub struct Invocation {
     version: Version,
     args: Vec<String>,
-    java_options: Vec<String>,
+    properties: Vec<(String, String)>,
 }
 
 impl Invocation {
@@ -157,7 +157,14 @@ impl Invocation {
     /// Adds `-Dname=value`.
     #[must_use]
     pub fn property(mut self, name: &str, value: &str) -> Self {
-        self.java_options.push(format!("-D{name}={value}"));
+        self.properties.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds all of these as `-Dname=value`.
+    #[must_use]
+    pub fn properties(mut self, properties: &[(String, String)]) -> Self {
+        self.properties.extend_from_slice(properties);
         self
     }
 
@@ -165,9 +172,7 @@ impl Invocation {
     pub fn start(&self) -> Result<Running> {
         let home = scratch_dir()?;
         let mut command = java::client_command(self.version, home.path())?;
-        if !self.java_options.is_empty() {
-            command.env("JDK_JAVA_OPTIONS", self.java_options.join(" "));
-        }
+        java::set_properties(&mut command, &self.properties);
         command.args(&self.args);
         let name = format!("java client {}: {}", self.version, self.args.join(" "));
         let process = Process::spawn(&name, command, &home.path().join("log"))?;

@@ -4,8 +4,10 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    fs::File,
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus},
     time::Duration,
 };
@@ -52,6 +54,18 @@ impl Kind {
             Self::Java(version) => java::server_command(version, main_class, home, heap_mib),
         }
     }
+
+    /// Sets what Java takes as system properties and ours in its configuration file.
+    fn set_properties(self, properties: &[(String, String)], command: &mut Command, conf: &Path) -> Result<()> {
+        match self {
+            Self::Ours => {
+                let mut file = File::options().append(true).open(conf)?;
+                properties.iter().try_for_each(|(key, value)| writeln!(file, "{key}={value}"))?;
+            }
+            Self::Java(_) => java::set_properties(command, properties),
+        }
+        Ok(())
+    }
 }
 
 /// A name server on loopback.
@@ -60,24 +74,31 @@ pub struct NameServer {
     kind: Kind,
     port: u16,
     dir: TempDir,
+    properties: Vec<(String, String)>,
     process: Process,
 }
 
 impl NameServer {
     /// Starts one and waits until it listens.
     pub fn start(kind: Kind) -> Result<Self> {
-        let dir = scratch_dir()?;
-        let port = ports::free_port()?;
-        let process = Self::launch(kind, port, &dir)?;
-        Ok(Self { kind, port, dir, process })
+        Self::start_with(kind, Vec::new())
     }
 
-    fn launch(kind: Kind, port: u16, dir: &TempDir) -> Result<Process> {
+    /// As [`start`](Self::start), with what Java takes as system properties.
+    pub fn start_with(kind: Kind, properties: Vec<(String, String)>) -> Result<Self> {
+        let dir = scratch_dir()?;
+        let port = ports::free_port()?;
+        let process = Self::launch(kind, port, &dir, &properties)?;
+        Ok(Self { kind, port, dir, properties, process })
+    }
+
+    fn launch(kind: Kind, port: u16, dir: &TempDir, properties: &[(String, String)]) -> Result<Process> {
         let home = dir.path();
         let conf = home.join("namesrv.conf");
         let kv = home.join("kvConfig.json");
         std::fs::write(&conf, format!("listenPort={port}\nbindAddress=127.0.0.1\nkvConfigPath={}\n", kv.display()))?;
         let mut command = kind.command("mqnamesrv", "org.apache.rocketmq.namesrv.NamesrvStartup", home, 128)?;
+        kind.set_properties(properties, &mut command, &conf)?;
         command.arg("-c").arg(&conf);
         let mut process = Process::spawn(&format!("{kind} name server"), command, &home.join("log"))?;
         process.wait_for_port(loopback(port), START)?;
@@ -87,7 +108,7 @@ impl NameServer {
     /// Stops it with SIGTERM and starts it again at the same address, with nothing in its memory.
     pub fn restart(&mut self) -> Result<()> {
         self.process.terminate(STOP)?;
-        self.process = Self::launch(self.kind, self.port, &self.dir)?;
+        self.process = Self::launch(self.kind, self.port, &self.dir, &self.properties)?;
         Ok(())
     }
 
@@ -136,6 +157,7 @@ pub struct BrokerBuilder {
     kind: Kind,
     name: String,
     keys: BTreeMap<String, String>,
+    properties: Vec<(String, String)>,
     dir: Option<TempDir>,
     namespace: Option<u32>,
 }
@@ -152,6 +174,13 @@ impl BrokerBuilder {
     #[must_use]
     pub fn set(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.keys.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Sets what Java takes as system properties.
+    #[must_use]
+    pub fn properties(mut self, properties: Vec<(String, String)>) -> Self {
+        self.properties = properties;
         self
     }
 
@@ -189,6 +218,7 @@ impl BrokerBuilder {
             kind: self.kind,
             name: self.name,
             keys,
+            properties: self.properties,
             port,
             dir,
             namespace: self.namespace,
@@ -206,6 +236,7 @@ pub struct Broker {
     kind: Kind,
     name: String,
     keys: BTreeMap<String, String>,
+    properties: Vec<(String, String)>,
     port: u16,
     dir: TempDir,
     /// A process in whose mount namespace it runs.
@@ -236,7 +267,7 @@ impl Broker {
             ("osPageCacheBusyTimeOutMills", "10000"),
         ];
         let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        BrokerBuilder { kind, name: name.to_owned(), keys, dir: None, namespace: None }.id(0)
+        BrokerBuilder { kind, name: name.to_owned(), keys, properties: Vec::new(), dir: None, namespace: None }.id(0)
     }
 
     /// Starts it on its data after a kill or a stop.
@@ -251,6 +282,7 @@ impl Broker {
         }
         std::fs::write(&conf, text)?;
         let mut command = self.kind.command("mqbroker", "org.apache.rocketmq.broker.BrokerStartup", home, 512)?;
+        self.kind.set_properties(&self.properties, &mut command, &conf)?;
         command.arg("-c").arg(&conf);
         if let Some(namespace) = self.namespace {
             command = small_disk::entered(namespace, &command);

@@ -135,6 +135,14 @@ pub fn client_command(version: Version, home: &Path) -> Result<Command> {
     Ok(command)
 }
 
+/// Gives a `java` command system properties.
+pub fn set_properties(command: &mut Command, properties: &[(String, String)]) {
+    if !properties.is_empty() {
+        let options: Vec<_> = properties.iter().map(|(key, value)| format!("-D{key}={value}")).collect();
+        command.env("JDK_JAVA_OPTIONS", options.join(" "));
+    }
+}
+
 fn command(heap_mib: u32) -> Command {
     let mut command = Command::new("java");
     command.args(JVM).arg(format!("-Xms{}m", heap_mib / 2)).arg(format!("-Xmx{heap_mib}m"));

@@ -5,6 +5,7 @@
 //! built), `RMQ_JAVA_CACHE` (where the Java peers are; otherwise the user's cache directory), `RMQ_KEEP` (keep scratch directories).
 
 pub mod binaries;
+pub mod certificates;
 pub mod client;
 pub mod cluster;
 pub mod history;

@@ -35,6 +35,8 @@ const END: &str = "<<end of command>>";
 pub struct Mqadmin {
     namesrv: String,
     home: TempDir,
+    /// The file of TLS's keys that our tool reads.
+    tls: PathBuf,
     /// What our tool says it can do; Java's can do everything.
     help: Option<String>,
     /// Java's tool, running; ours is started for each command.
@@ -44,7 +46,15 @@ pub struct Mqadmin {
 impl Mqadmin {
     /// `tool` with `-n namesrv`.
     pub fn new(tool: Tool, namesrv: &str) -> Result<Self> {
+        Self::with_tls(tool, namesrv, &[])
+    }
+
+    /// As [`new`](Self::new), with `tls.*` keys: Java's tool takes them as system properties, ours in a file.
+    pub fn with_tls(tool: Tool, namesrv: &str, keys: &[(String, String)]) -> Result<Self> {
         let home = scratch_dir()?;
+        let tls = home.path().join("tls.properties");
+        let lines: Vec<_> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        std::fs::write(&tls, lines.join("\n"))?;
         let help = match tool {
             Tool::Ours => {
                 Some(String::from_utf8(Command::new(binaries::binary("mqadmin")?).arg("--help").output()?.stdout)?)
@@ -54,11 +64,12 @@ impl Mqadmin {
         let session = match tool {
             Tool::Ours => None,
             Tool::Java(version) => {
-                let command = java::mqadmin_command(version, home.path())?;
+                let mut command = java::mqadmin_command(version, home.path())?;
+                java::set_properties(&mut command, keys);
                 Some(Process::spawn(&format!("mqadmin {version}"), command, &home.path().join("log"))?)
             }
         };
-        Ok(Self { namesrv: namesrv.to_owned(), home, help, session })
+        Ok(Self { namesrv: namesrv.to_owned(), home, tls, help, session })
     }
 
     /// Whether the tool has that subcommand.
@@ -92,6 +103,7 @@ impl Mqadmin {
     fn run_ours(&self, args: &[&str]) -> Result<(String, Vec<String>)> {
         let mut command = Command::new(binaries::binary("mqadmin")?);
         command.args(args).args(["-n", &self.namesrv]).current_dir(self.home.path());
+        command.env("ROCKETMQ_TLS_CONFIG_FILE", &self.tls);
         let log = tempfile::NamedTempFile::new_in(self.home.path())?;
         let mut process = Process::spawn(&format!("mqadmin {}", args.join(" ")), command, log.path())?;
         process.close_stdin();

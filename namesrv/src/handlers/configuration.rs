@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rocketmq_remoting::tls::TlsSettings;
 use rocketmq_remoting::{Command, ResponseCode, properties_file};
 
 use crate::kv_config::replace_file;
@@ -22,6 +23,11 @@ pub(crate) async fn update(state: Arc<Requests>, request: Command) -> Reply {
         return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, "the configuration is not UTF-8"));
     };
     let entries = properties_file::parse(text);
+    if let Some((key, _)) = entries.iter().find(|(key, _)| TlsSettings::is_key(key)) {
+        let remark =
+            format!("{key} takes effect at the start only; set it in namesrv.conf and restart the name server");
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    }
     let changed = {
         let mut current = state.config.write();
         if entries.iter().any(|(key, _)| current.is_black_listed(key)) {
@@ -42,7 +48,7 @@ pub(crate) async fn update(state: Arc<Requests>, request: Command) -> Reply {
     }
     let path = changed.config_store_path.clone();
     let written = tokio::task::spawn_blocking(move || {
-        replace_file(Path::new(&changed.config_store_path), changed.to_text().as_bytes())
+        replace_file(Path::new(&changed.config_store_path), changed.to_file().as_bytes())
     });
     match written.await.map_err(std::io::Error::other).flatten() {
         Ok(()) => Ok(Command::ok()),

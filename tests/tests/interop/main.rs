@@ -12,6 +12,7 @@ mod lifecycle;
 mod peer;
 mod requesting;
 mod sending;
+mod tls;
 mod transacting;
 
 use std::{
@@ -81,6 +82,7 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         transacting::SCENARIOS,
         admin::SCENARIOS,
         lifecycle::SCENARIOS,
+        tls::SCENARIOS,
     ]
     .concat();
     if let Ok(wanted) = std::env::var("RMQ_SCENARIOS") {

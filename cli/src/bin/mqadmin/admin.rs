@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use rocketmq_remoting::bodies::{BrokerData, ClusterInfo, TopicList, TopicRoute};
 use rocketmq_remoting::header::name_server::RouteInfoRequest;
-use rocketmq_remoting::{Client, Command, RequestCode, ResponseCode, fastjson};
+use rocketmq_remoting::tls::{ClientTls, TlsEnvironment, TlsSettings};
+use rocketmq_remoting::{Client, ClientConfig, Command, RequestCode, ResponseCode, fastjson};
 use serde::de::DeserializeOwned;
 
 /// How long each answer may take.
@@ -37,9 +38,14 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// `name_servers`: `host:port`, separated by `;`. Nothing is connected yet.
-    pub(crate) fn new(name_servers: Option<&str>) -> anyhow::Result<Self> {
+    pub(crate) fn new(name_servers: Option<&str>, environment: &TlsEnvironment) -> anyhow::Result<Self> {
         let name_servers = split_addresses(name_servers.unwrap_or_default())?;
-        Ok(Self { client: Client::default(), name_servers })
+        let (settings, warnings) = TlsSettings::default().complete(environment)?;
+        for warning in warnings {
+            eprintln!("mqadmin: {warning}");
+        }
+        let tls = ClientTls::open(&settings)?;
+        Ok(Self { client: Client::new(ClientConfig { tls, ..ClientConfig::default() }), name_servers })
     }
 
     /// All name servers.
@@ -178,7 +184,7 @@ mod tests {
             let error = split_addresses(wrong).unwrap_err().to_string();
             assert!(error.contains(wrong), "{error}");
         }
-        let error = Admin::new(None).unwrap().name_servers().unwrap_err().to_string();
+        let error = Admin::new(None, &TlsEnvironment::default()).unwrap().name_servers().unwrap_err().to_string();
         assert!(error.contains("NAMESRV_ADDR"), "{error}");
     }
 
@@ -203,7 +209,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         drop(listener);
-        let error = Admin::new(Some(&address)).unwrap().topics().await.unwrap_err().to_string();
+        let error =
+            Admin::new(Some(&address), &TlsEnvironment::default()).unwrap().topics().await.unwrap_err().to_string();
         assert!(error.starts_with("no name server answers: ") && error.contains(&address), "{error}");
     }
 }

@@ -12,6 +12,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rocketmq_remoting::tls::TlsEnvironment;
 
 #[macro_use]
 mod output;
@@ -27,9 +28,14 @@ mod topic;
 
 use crate::admin::Admin;
 
+const TLS_HELP: &str = "\
+TLS: set ROCKETMQ_TLS_ENABLE=true, or tls.enable=true in the properties file that ROCKETMQ_TLS_CONFIG_FILE names
+(default /etc/rocketmq/tls.properties), which also takes tls.client.certPath, .keyPath, .keyPassword, .authServer
+and .trustCertPath.";
+
 /// Looks into a RocketMQ cluster and changes it
 #[derive(Debug, Parser)]
-#[command(name = "mqadmin", version, infer_subcommands = false)]
+#[command(name = "mqadmin", version, infer_subcommands = false, after_help = TLS_HELP)]
 struct Arguments {
     /// Name servers, `host:port`, separated by `;`
     #[arg(short = 'n', long = "namesrvAddr", env = "NAMESRV_ADDR", global = true, value_name = "ADDRESSES")]
@@ -68,7 +74,7 @@ fn main() -> ExitCode {
 
 #[tokio::main(flavor = "current_thread")]
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let admin = || Admin::new(arguments.namesrv_addr.as_deref());
+    let admin = || Admin::new(arguments.namesrv_addr.as_deref(), &TlsEnvironment::of_process());
     match arguments.command {
         Command::Cluster(command) => cluster::run(&admin()?, command).await,
         Command::Topic(command) => topic::run(&admin()?, command).await,
