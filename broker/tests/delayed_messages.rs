@@ -1,77 +1,38 @@
 //! Delayed messages through a whole broker in this process, over real sockets: wishes, refusals,
 //! arrival, recall, a restart, and what slaves and tools are told.
 
-use std::net::TcpListener;
+#[path = "support/running.rs"]
+mod running;
+
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rocketmq_broker::config::{BrokerConfig, Environment};
 use rocketmq_remoting::bodies::KvTable;
 use rocketmq_remoting::{Client, ClientConfig, Command, RequestCode, ResponseCode, fastjson};
 use rocketmq_store::{decode_message, property, push_property};
-use tokio_util::sync::CancellationToken;
+use running::{PATIENCE, Running};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A broker without name servers.
-struct Running {
-    address: String,
-    shutdown: CancellationToken,
-    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+/// A broker and one client of it: what it asks first is served first.
+struct Served {
+    running: Running,
     client: Client,
 }
 
-impl Running {
+impl Served {
     async fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
-        // Both are held until both are known, so that they differ.
-        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [port, ha_port] = free.each_ref().map(|listener| listener.local_addr().unwrap().port());
-        drop(free);
-        let mut entries: Vec<(String, String)> = [
-            ("brokerName", "b"),
-            ("brokerIP1", "127.0.0.1"),
-            ("bindAddress", "127.0.0.1"),
-            ("mappedFileSizeCommitLog", "1048576"),
-            ("mappedFileSizeConsumeQueue", "20000"),
-            ("maxHashSlotNum", "100"),
-            ("maxIndexNum", "400"),
-            ("diskMaxUsedSpaceRatio", "95"),
-            ("diskSpaceWarningLevelRatio", "100"),
-            ("diskSpaceCleanForciblyRatio", "100"),
-            ("messageDelayLevel", "1s 1s 1s"),
-            ("timerPrecisionMs", "100"),
-            ("recallMessageEnable", "true"),
-        ]
-        .iter()
-        .chain(settings)
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-        entries.push(("listenPort".into(), port.to_string()));
-        entries.push(("haListenPort".into(), ha_port.to_string()));
-        entries.push(("storePathRootDir".into(), dir.to_string_lossy().into_owned()));
-        let (config, _) = BrokerConfig::load(None, &entries, &Environment::default()).unwrap();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(rocketmq_broker::run(config, shutdown.clone()));
-        let client = Client::new(ClientConfig::default());
-        let running = Self { address: format!("127.0.0.1:{port}"), shutdown, task, client };
-        let up = async {
-            while running.client.peer(&running.address).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, up).await.expect("the broker comes up");
-        running
+        let own = [("messageDelayLevel", "1s 1s 1s"), ("timerPrecisionMs", "100"), ("recallMessageEnable", "true")];
+        let running = Running::start_in(dir, &[&own, settings].concat()).await;
+        Self { running, client: Client::new(ClientConfig::default()) }
     }
 
     async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
+        self.running.stop().await;
     }
 
     async fn ask(&self, code: RequestCode, fields: &[(&str, &str)], body: &str) -> Command {
         let mut command = Command::request(code).with_body(body.to_owned());
         command.ext_fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        self.client.invoke(&self.address, command, PATIENCE).await.unwrap()
+        self.client.invoke(&self.running.address, command, PATIENCE).await.unwrap()
     }
 
     async fn send(&self, topic: &str, body: &str, pairs: &[(&str, &str)]) -> Command {
@@ -146,7 +107,7 @@ fn now_ms() -> i64 {
 #[tokio::test]
 async fn a_timer_message_comes_at_its_time_and_can_be_recalled() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[]).await;
+    let broker = Served::start(dir.path(), &[]).await;
     let began = now_ms();
     let answer = broker.send("T", "first", &[("TIMER_DELAY_MS", "700")]).await;
     assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{}", answer.remark());
@@ -184,7 +145,7 @@ async fn a_timer_message_comes_at_its_time_and_can_be_recalled() {
 #[tokio::test]
 async fn what_cannot_be_waited_for_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[("timerMaxDelaySec", "100")]).await;
+    let broker = Served::start(dir.path(), &[("timerMaxDelaySec", "100")]).await;
     let far = broker.send("T", "far", &[("TIMER_DELAY_SEC", "101")]).await;
     assert_eq!(far.response_code(), ResponseCode::MESSAGE_ILLEGAL);
     assert!(
@@ -204,7 +165,7 @@ async fn what_cannot_be_waited_for_is_refused() {
     broker.stop().await;
 
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[("timerWheelEnable", "false"), ("recallMessageEnable", "false")]).await;
+    let broker = Served::start(dir.path(), &[("timerWheelEnable", "false"), ("recallMessageEnable", "false")]).await;
     let off = broker.send("T", "off", &[("TIMER_DELAY_SEC", "1")]).await;
     assert_eq!(off.response_code(), ResponseCode::SYSTEM_ERROR);
     assert_eq!(off.remark(), "accurate timer message is not enabled, timerWheelEnable is false");
@@ -217,11 +178,11 @@ async fn what_cannot_be_waited_for_is_refused() {
 #[tokio::test]
 async fn messages_wait_through_a_restart_and_tools_see_them() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[]).await;
+    let broker = Served::start(dir.path(), &[]).await;
     let began = now_ms();
     broker.send("T", "done", &[("TIMER_DELAY_MS", "100")]).await;
     broker.send("T", "level", &[("DELAY", "2"), ("TIMER_DELAY_SEC", "50")]).await;
-    broker.send("T", "waits", &[("TIMER_DELAY_SEC", "3")]).await;
+    broker.send("T", "waits", &[("TIMER_DELAY_SEC", "9")]).await;
     assert_eq!(broker.receive("T", 0).await.body, "done");
     let level = broker.receive("T", 1).await;
     assert_eq!((&*level.body, level.out_ms), ("level", None), "the level counts");
@@ -247,10 +208,10 @@ async fn messages_wait_through_a_restart_and_tools_see_them() {
     assert!(String::from_utf8_lossy(&metrics.body.bytes()).contains("timingCount"));
     broker.stop().await;
 
-    let broker = Running::start(dir.path(), &[]).await;
+    let broker = Served::start(dir.path(), &[]).await;
     let waited = broker.receive("T", 2).await;
     assert_eq!(waited.body, "waits");
-    assert!(waited.stored_ms >= began + 3000);
+    assert!(waited.stored_ms >= began + 9000);
     broker.stop().await;
 }
 
@@ -258,7 +219,7 @@ async fn messages_wait_through_a_restart_and_tools_see_them() {
 #[tokio::test]
 async fn a_message_that_is_sent_back_waits_its_level() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[]).await;
+    let broker = Served::start(dir.path(), &[]).await;
     broker.send("T", "again", &[]).await;
     let physical = broker.receive("T", 0).await.physical.to_string();
     let began = now_ms();

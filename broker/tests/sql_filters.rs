@@ -1,73 +1,37 @@
 //! SQL92 subscriptions through a whole broker in this process, over real sockets: held pulls, refusals, what heartbeats
 //! bring and a restart keeps, and how far one pull looks.
 
-use std::net::TcpListener;
+#[path = "support/running.rs"]
+mod running;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rocketmq_broker::config::{BrokerConfig, Environment};
 use rocketmq_remoting::{Client, ClientConfig, Command, RequestCode, ResponseCode};
 use rocketmq_store::{decode_message, push_property};
-use tokio_util::sync::CancellationToken;
+use running::{PATIENCE, Running};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const ON: (&str, &str) = ("enablePropertyFilter", "true");
 
-/// A broker without name servers, and one client of it: what it asks first is served first.
-struct Running {
-    address: String,
-    shutdown: CancellationToken,
-    task: tokio::task::JoinHandle<anyhow::Result<()>>,
+/// A broker and one client of it: what it asks first is served first.
+struct Served {
+    running: Running,
     client: Client,
 }
 
-impl Running {
+impl Served {
     async fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
-        // Both are held until both are known, so that they differ.
-        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [port, ha_port] = free.each_ref().map(|listener| listener.local_addr().unwrap().port().to_string());
-        drop(free);
-        let root = dir.to_string_lossy();
-        let own = [
-            ("brokerName", "b"),
-            ("brokerIP1", "127.0.0.1"),
-            ("bindAddress", "127.0.0.1"),
-            ("mappedFileSizeCommitLog", "1048576"),
-            ("mappedFileSizeConsumeQueue", "20000"),
-            ("maxHashSlotNum", "100"),
-            ("maxIndexNum", "400"),
-            ("diskMaxUsedSpaceRatio", "95"),
-            ("diskSpaceWarningLevelRatio", "100"),
-            ("diskSpaceCleanForciblyRatio", "100"),
-            ("listenPort", &port),
-            ("haListenPort", &ha_port),
-            ("storePathRootDir", &root),
-        ];
-        let entries: Vec<(String, String)> =
-            own.iter().chain(settings).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        let (config, _) = BrokerConfig::load(None, &entries, &Environment::default()).unwrap();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(rocketmq_broker::run(config, shutdown.clone()));
-        let client = Client::new(ClientConfig::default());
-        let running = Self { address: format!("127.0.0.1:{port}"), shutdown, task, client };
-        let up = async {
-            while running.client.peer(&running.address).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, up).await.expect("the broker comes up");
-        running
+        Self { running: Running::start_in(dir, settings).await, client: Client::new(ClientConfig::default()) }
     }
 
     async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
+        self.running.stop().await;
     }
 
     async fn ask(&self, code: RequestCode, fields: &[(&str, &str)], body: &str) -> Command {
         let mut command = Command::request(code).with_body(body.to_owned());
         command.ext_fields = fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        self.client.invoke(&self.address, command, PATIENCE).await.unwrap()
+        self.client.invoke(&self.running.address, command, PATIENCE).await.unwrap()
     }
 
     /// Sends to the topic's one queue.
@@ -186,7 +150,7 @@ fn bodies(answer: &Command) -> Vec<String> {
 }
 
 /// Pulls `a > 5` from the end of the queue, and only then sends; the pull must outlast all messages but the last.
-async fn held_while_sending(broker: &Running, offset: i64, held_ms: u64, values: &[&str]) -> Command {
+async fn held_while_sending(broker: &Served, offset: i64, held_ms: u64, values: &[&str]) -> Command {
     let mut pull = Box::pin(broker.pull_sql("a > 5", offset, held_ms));
     for (at, value) in values.iter().enumerate() {
         let pair = [("a", *value)];
@@ -210,7 +174,7 @@ async fn held_while_sending(broker: &Running, offset: i64, held_ms: u64, values:
 #[tokio::test]
 async fn a_held_pull_waits_on_behind_messages_that_it_does_not_want() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[ON]).await;
+    let broker = Served::start(dir.path(), &[ON]).await;
     broker.send("T", "old", &[("a", "1")]).await;
     broker.until_there_are("T", 1).await;
     let answer = held_while_sending(&broker, 1, 15_000, &["1", "x", "5", "6"]).await;
@@ -233,7 +197,7 @@ async fn a_held_pull_waits_on_behind_messages_that_it_does_not_want() {
 async fn sql92_is_refused_until_it_is_switched_on() {
     const OFF: &str = "The broker does not support consumer to filter message by SQL92";
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[]).await;
+    let broker = Served::start(dir.path(), &[]).await;
     broker.send("T", "m", &[("a", "1")]).await;
     broker.heartbeat(&[("T", "a = 1", 1)]).await;
     for answer in [broker.check("a = 1").await, broker.pull_sql("a = 1", 0, 0).await, broker.pull("T", "1").await] {
@@ -261,7 +225,7 @@ async fn sql92_is_refused_until_it_is_switched_on() {
 #[tokio::test]
 async fn what_heartbeats_bring_is_used_and_outlives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[ON]).await;
+    let broker = Served::start(dir.path(), &[ON]).await;
     for a in ["1", "2", "3"] {
         broker.send("T", a, &[("a", a)]).await;
     }
@@ -284,7 +248,7 @@ async fn what_heartbeats_bring_is_used_and_outlives_a_restart() {
     let written = file();
     assert!(written.contains("\"expression\":\"a = 3\"") && written.contains("\"dead\":true"), "{written}");
     let born = |text: &str| text.lines().find(|line| line.contains("bornTime")).map(str::to_owned);
-    let broker = Running::start(dir.path(), &[ON]).await;
+    let broker = Served::start(dir.path(), &[ON]).await;
     assert_eq!(broker.pull("T", "9").await.response_code(), ResponseCode::SUBSCRIPTION_NOT_EXIST);
     broker.heartbeat(&[("T", "a = 3", 9)]).await;
     assert_eq!(bodies(&broker.pull("T", "9").await), ["3"]);
@@ -306,7 +270,7 @@ async fn what_heartbeats_bring_is_used_and_outlives_a_restart() {
 #[tokio::test]
 async fn one_pull_looks_at_so_many_messages_and_says_where_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[ON]).await;
+    let broker = Served::start(dir.path(), &[ON]).await;
     for n in 0..900 {
         broker.send("T", "m", &[("n", &n.to_string())]).await;
     }
@@ -327,7 +291,7 @@ async fn one_pull_looks_at_so_many_messages_and_says_where_to_go_on() {
 #[tokio::test]
 async fn messages_sent_back_are_filtered_where_that_is_wanted() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[ON, ("filterSupportRetry", "true")]).await;
+    let broker = Served::start(dir.path(), &[ON, ("filterSupportRetry", "true")]).await;
     broker.heartbeat(&[("T", "a = 1", 1)]).await;
     let retry = "%RETRY%g";
     broker.send(retry, "wanted", &[("RETRY_TOPIC", "T"), ("a", "1")]).await;

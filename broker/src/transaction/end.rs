@@ -2,6 +2,8 @@
 //!
 //! May not send anything to producers.
 
+use std::sync::atomic::Ordering;
+
 use rocketmq_remoting::ResponseCode;
 use rocketmq_remoting::header::message::EndTransactionRequest;
 use rocketmq_store::{StoreError, decode_message, parse_message_id};
@@ -13,7 +15,6 @@ use crate::clock;
 use crate::refusal::Refusal;
 use crate::topics::{TRANS_CHECK_MAX_TIME_TOPIC, TRANS_HALF_TOPIC};
 use crate::waiting::Waiting;
-use std::sync::atomic::Ordering;
 
 fn refuse(remark: impl Into<String>) -> Refusal {
     Refusal::new(ResponseCode::SYSTEM_ERROR, remark)

@@ -2,73 +2,16 @@
 
 #![allow(dead_code)] // each test program uses what it needs
 
-use std::net::TcpListener;
+mod running;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rocketmq_broker::config::{BrokerConfig, Environment};
 use rocketmq_remoting::bodies::{ConsumerData, Heartbeat, ProducerData, SubscriptionData};
 use rocketmq_remoting::{Answer, Client, ClientConfig, Command, Peer, RequestCode, ResponseCode, Service, fastjson};
 use rocketmq_store::push_property;
-use tokio_util::sync::CancellationToken;
-
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A broker without name servers, in a directory that goes with it.
-pub(crate) struct Running {
-    pub(crate) address: String,
-    shutdown: CancellationToken,
-    task: tokio::task::JoinHandle<anyhow::Result<()>>,
-    _dir: tempfile::TempDir,
-}
-
-impl Running {
-    pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // Both are held until both are known, so that they differ.
-        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [port, ha_port] = free.each_ref().map(|listener| listener.local_addr().unwrap().port());
-        drop(free);
-        let root = dir.path().to_string_lossy().into_owned();
-        let mut entries: Vec<(String, String)> = [
-            ("brokerName", "b"),
-            ("brokerIP1", "127.0.0.1"),
-            ("bindAddress", "127.0.0.1"),
-            ("mappedFileSizeCommitLog", "1048576"),
-            ("mappedFileSizeConsumeQueue", "20000"),
-            ("maxHashSlotNum", "100"),
-            ("maxIndexNum", "400"),
-            ("diskMaxUsedSpaceRatio", "95"),
-            ("diskSpaceWarningLevelRatio", "100"),
-            ("diskSpaceCleanForciblyRatio", "100"),
-        ]
-        .iter()
-        .chain(settings)
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-        entries.push(("listenPort".into(), port.to_string()));
-        entries.push(("haListenPort".into(), ha_port.to_string()));
-        entries.push(("storePathRootDir".into(), root));
-        let (config, _) = BrokerConfig::load(None, &entries, &Environment::default()).unwrap();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(rocketmq_broker::run(config, shutdown.clone()));
-        let running = Self { address: format!("127.0.0.1:{port}"), shutdown, task, _dir: dir };
-        let asking = Member::new();
-        let up = async {
-            while asking.client.peer(&running.address).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, up).await.expect("the broker comes up");
-        running
-    }
-
-    pub(crate) async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
-    }
-}
+pub(crate) use running::{PATIENCE, Running};
 
 /// What a member was asked by the broker.
 pub(crate) struct Inbox(pub(crate) Mutex<Vec<Command>>, fn() -> Answer);

@@ -2,14 +2,15 @@
 //! restarts, and stores that a Java broker has left.
 
 mod producer;
+#[path = "../support/running.rs"]
+mod running;
 
 use std::net::SocketAddr;
 
-use producer::{
-    COMMIT, EAGER, GIVEN_UP, HALF_TOPIC, Half, OP_TOPIC, Producer, QUIET, ROLLBACK, Running, now_ms, until,
-};
+use producer::{COMMIT, EAGER, GIVEN_UP, HALF_TOPIC, Half, OP_TOPIC, Producer, QUIET, ROLLBACK, now_ms, until};
 use rocketmq_remoting::{Command, RequestCode, ResponseCode};
 use rocketmq_store::{MessageStore, NewMessage, StoreConfig, push_property, sys_flag};
+use running::Running;
 
 const DONE: (i32, String) = (0, String::new());
 
@@ -20,7 +21,7 @@ fn refused(remark: &str) -> (i32, String) {
 #[tokio::test]
 async fn a_commit_delivers_and_a_rollback_does_not() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), QUIET).await;
+    let broker = Running::start_in(dir.path(), QUIET).await;
     let producer = Producer::new();
     let wishes = [("REAL_TOPIC", "Other"), ("TRANSACTION_CHECK_TIMES", "99"), ("TRAN_PREPARED_QUEUE_OFFSET", "0")];
     let one = producer.half(&broker, "one", &wishes).await;
@@ -61,7 +62,7 @@ async fn a_commit_delivers_and_a_rollback_does_not() {
 #[tokio::test]
 async fn an_end_must_fit_its_half_message() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), QUIET).await;
+    let broker = Running::start_in(dir.path(), QUIET).await;
     let producer = Producer::new();
     let half = producer.half(&broker, "one", &[]).await;
     let other = producer.half(&broker, "two", &[]).await;
@@ -86,7 +87,7 @@ async fn an_end_must_fit_its_half_message() {
 #[tokio::test]
 async fn what_is_no_half_message_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[("rejectTransactionMessage", "true")]).await;
+    let broker = Running::start_in(dir.path(), &[("rejectTransactionMessage", "true")]).await;
     let producer = Producer::new();
     let answer = producer.send(&broker, "one", &[]).await;
     assert_eq!(answer.response_code(), ResponseCode::NO_PERMISSION);
@@ -131,7 +132,7 @@ async fn what_is_no_half_message_is_refused() {
 #[tokio::test]
 async fn an_open_transaction_is_asked_about_until_it_has_ended() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), EAGER).await;
+    let broker = Running::start_in(dir.path(), EAGER).await;
     let producer = Producer::join(&broker).await;
     let [one, two, three] = [
         producer.half(&broker, "one", &[]).await,
@@ -185,7 +186,7 @@ async fn an_open_transaction_is_asked_about_until_it_has_ended() {
 #[tokio::test]
 async fn another_producer_of_the_group_is_asked() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), EAGER).await;
+    let broker = Running::start_in(dir.path(), EAGER).await;
     let sender = Producer::join(&broker).await;
     sender.half(&broker, "one", &[]).await;
     sender.asked("one", |_| true).await;
@@ -200,7 +201,7 @@ async fn another_producer_of_the_group_is_asked() {
 #[tokio::test]
 async fn who_does_not_want_to_be_asked_yet_is_not() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[EAGER, &[("transactionCheckMax", "2")]].concat()).await;
+    let broker = Running::start_in(dir.path(), &[EAGER, &[("transactionCheckMax", "2")]].concat()).await;
     let producer = Producer::join(&broker).await;
     let immune = producer.half(&broker, "immune", &[("CHECK_IMMUNITY_TIME_IN_SECONDS", "3600")]).await;
     let other = producer.half(&broker, "other", &[]).await;
@@ -221,7 +222,7 @@ async fn who_does_not_want_to_be_asked_yet_is_not() {
 #[tokio::test]
 async fn what_is_asked_about_too_often_is_given_up_and_can_be_taken_up_again() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), &[EAGER, &[("transactionCheckMax", "3")]].concat()).await;
+    let broker = Running::start_in(dir.path(), &[EAGER, &[("transactionCheckMax", "3")]].concat()).await;
     let producer = Producer::join(&broker).await;
     producer.half(&broker, "one", &[]).await;
     let given_up = {
@@ -255,7 +256,7 @@ async fn what_is_asked_about_too_often_is_given_up_and_can_be_taken_up_again() {
 #[tokio::test]
 async fn open_transactions_survive_a_restart_and_ended_ones_stay_ended() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), QUIET).await;
+    let broker = Running::start_in(dir.path(), QUIET).await;
     let producer = Producer::new();
     let [open, committed, rolled_back] = [
         producer.half(&broker, "open", &[]).await,
@@ -266,7 +267,7 @@ async fn open_transactions_survive_a_restart_and_ended_ones_stay_ended() {
     assert_eq!(producer.end(&broker, &rolled_back, ROLLBACK).await, DONE);
     broker.stop().await;
 
-    let broker = Running::start(dir.path(), EAGER).await;
+    let broker = Running::start_in(dir.path(), EAGER).await;
     let producer = Producer::join(&broker).await;
     // Whether a transaction was committed or rolled back stands nowhere: it has ended.
     assert_eq!(producer.end(&broker, &committed, COMMIT).await, DONE);
@@ -278,7 +279,7 @@ async fn open_transactions_survive_a_restart_and_ended_ones_stay_ended() {
     assert_eq!(producer.end(&broker, &open, COMMIT).await, DONE);
     broker.stop().await;
 
-    let broker = Running::start(dir.path(), EAGER).await;
+    let broker = Running::start_in(dir.path(), EAGER).await;
     let producer = Producer::join(&broker).await;
     producer.half(&broker, "last", &[]).await;
     producer.asked("last", |question| question.times == "2").await;
@@ -353,7 +354,7 @@ async fn a_store_of_java_is_taken_over() {
     store.shutdown();
     drop(store);
 
-    let broker = Running::start(dir.path(), EAGER).await;
+    let broker = Running::start_in(dir.path(), EAGER).await;
     let producer = Producer::join(&broker).await;
     for key in ["h2", "h4"] {
         let question = producer.asked(key, |question| question.times == "2").await;
@@ -370,7 +371,7 @@ async fn a_store_of_java_is_taken_over() {
 #[tokio::test]
 async fn a_delay_counts_from_the_commit() {
     let dir = tempfile::tempdir().unwrap();
-    let broker = Running::start(dir.path(), QUIET).await;
+    let broker = Running::start_in(dir.path(), QUIET).await;
     let producer = Producer::new();
     let level = producer.half(&broker, "level", &[("DELAY", "2")]).await;
     let timer = producer.half(&broker, "timer", &[("TIMER_DELAY_MS", "1000")]).await;
@@ -393,7 +394,7 @@ async fn a_delay_counts_from_the_commit() {
 #[tokio::test]
 async fn a_slave_ends_nothing_and_goes_on_when_it_is_made_a_master() {
     let dir = tempfile::tempdir().unwrap();
-    let master = Running::start(dir.path(), QUIET).await;
+    let master = Running::start_in(dir.path(), QUIET).await;
     let producer = Producer::new();
     producer.half(&master, "open", &[]).await;
     let ended = producer.half(&master, "ended", &[]).await;
@@ -401,7 +402,7 @@ async fn a_slave_ends_nothing_and_goes_on_when_it_is_made_a_master() {
 
     let slave_dir = tempfile::tempdir().unwrap();
     let slave = [("brokerRole", "SLAVE"), ("brokerId", "1"), ("haMasterAddress", &*master.ha_address)];
-    let broker = Running::start(slave_dir.path(), &[EAGER, &slave].concat()).await;
+    let broker = Running::start_in(slave_dir.path(), &[EAGER, &slave].concat()).await;
     let fields =
         [("producerGroup", "p"), ("tranStateTableOffset", "0"), ("commitLogOffset", "0"), ("commitOrRollback", "8")];
     let answer = producer.ask(&broker, RequestCode::END_TRANSACTION, &fields, "").await;
@@ -413,7 +414,7 @@ async fn a_slave_ends_nothing_and_goes_on_when_it_is_made_a_master() {
     master.stop().await;
     broker.stop().await;
 
-    let broker = Running::start(slave_dir.path(), EAGER).await;
+    let broker = Running::start_in(slave_dir.path(), EAGER).await;
     let producer = Producer::join(&broker).await;
     let question = producer.asked("open", |question| question.times == "2").await;
     assert!(producer.questions().iter().all(|question| question.key == "open"));

@@ -1,78 +1,30 @@
-//! A broker without name servers, and a producer that sends half messages, ends transactions, and keeps what it is asked.
+//! A producer that sends half messages, ends transactions, and keeps what it is asked.
 
-use std::net::TcpListener;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use rocketmq_broker::config::{BrokerConfig, Environment};
 use rocketmq_remoting::bodies::{Heartbeat, ProducerData};
 use rocketmq_remoting::{Answer, Client, ClientConfig, Command, Peer, RequestCode, ResponseCode, Service, fastjson};
 use rocketmq_store::{decode_message, property, push_property};
-use tokio_util::sync::CancellationToken;
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+use crate::running::{PATIENCE, Running};
+
 pub(crate) const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 pub(crate) const OP_TOPIC: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
 pub(crate) const GIVEN_UP: &str = "TRANS_CHECK_MAX_TIME_TOPIC";
 pub(crate) const COMMIT: i32 = 8;
 pub(crate) const ROLLBACK: i32 = 12;
 /// Nobody is asked during the test.
-pub(crate) const QUIET: &[(&str, &str)] = &[("transactionCheckInterval", "3600000")];
+pub(crate) const QUIET: &[(&str, &str)] = &[("transactionCheckInterval", "3600000"), DELAY_LEVELS];
 /// Everybody is asked at once, and again and again.
-pub(crate) const EAGER: &[(&str, &str)] =
-    &[("transactionCheckInterval", "20"), ("transactionTimeOut", "0"), ("transactionCheckMax", "1000000")];
-
-/// A broker without name servers.
-pub(crate) struct Running {
-    pub(crate) address: String,
-    pub(crate) ha_address: String,
-    shutdown: CancellationToken,
-    task: tokio::task::JoinHandle<anyhow::Result<()>>,
-}
-
-impl Running {
-    pub(crate) async fn start(dir: &Path, settings: &[(&str, &str)]) -> Self {
-        // Both are held until both are known, so that they differ.
-        let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let [port, ha_port] = free.each_ref().map(|listener| listener.local_addr().unwrap().port());
-        drop(free);
-        let mut entries: Vec<(String, String)> = [
-            ("brokerName", "b"),
-            ("brokerIP1", "127.0.0.1"),
-            ("bindAddress", "127.0.0.1"),
-            ("mappedFileSizeCommitLog", "1048576"),
-            ("mappedFileSizeConsumeQueue", "20000"),
-            ("maxHashSlotNum", "100"),
-            ("maxIndexNum", "400"),
-            ("diskMaxUsedSpaceRatio", "95"),
-            ("diskSpaceWarningLevelRatio", "100"),
-            ("diskSpaceCleanForciblyRatio", "100"),
-            ("messageDelayLevel", "1s 1s 1s"),
-        ]
-        .iter()
-        .chain(settings)
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-        entries.push(("listenPort".into(), port.to_string()));
-        entries.push(("haListenPort".into(), ha_port.to_string()));
-        entries.push(("storePathRootDir".into(), dir.to_string_lossy().into_owned()));
-        let (config, _) = BrokerConfig::load(None, &entries, &Environment::default()).unwrap();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(rocketmq_broker::run(config, shutdown.clone()));
-        let [address, ha_address] = [port, ha_port].map(|port| format!("127.0.0.1:{port}"));
-        let running = Self { address, ha_address, shutdown, task };
-        let asking = Producer::new();
-        until(async || asking.client.peer(&running.address).await.is_ok()).await;
-        running
-    }
-
-    pub(crate) async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
-    }
-}
+pub(crate) const EAGER: &[(&str, &str)] = &[
+    ("transactionCheckInterval", "20"),
+    ("transactionTimeOut", "0"),
+    ("transactionCheckMax", "1000000"),
+    DELAY_LEVELS,
+];
+const DELAY_LEVELS: (&str, &str) = ("messageDelayLevel", "1s 1s 1s");
 
 /// Waits until it is so.
 pub(crate) async fn until(is_so: impl AsyncFn() -> bool) {
