@@ -36,8 +36,8 @@ crash: ## kill -9 under load
 e2e: ## Kubernetes: KUBECONFIG, else kind, else a cluster of our own
 	./scripts/test setup image e2e
 
-fuzz: ## damaged files for the store, SQL92 expressions by chance, SECONDS=60 for each target; FUZZ_SEED=n begins with that input
-	FUZZ_SECONDS=$(SECONDS) cargo test --locked -p rocketmq-store -p rocketmq-broker --lib fuzz:: -- --nocapture
+fuzz: ## damaged files, frames, bodies, expressions: SECONDS=60 for each target; FUZZ_SEED=n begins with that input
+	FUZZ_SECONDS=$(SECONDS) cargo test --locked -p rocketmq-remoting -p rocketmq-store -p rocketmq-broker --lib fuzz:: -- --nocapture
 
 lint: ## formatting and clippy
 	./scripts/test lint

@@ -23,6 +23,8 @@ pub mod error;
 pub mod ext_fields;
 pub mod fastjson;
 pub mod frame;
+#[cfg(test)]
+mod fuzz;
 pub mod header;
 pub mod json_header;
 pub mod peer;

@@ -1,20 +1,15 @@
 //! SQL92 expressions that nobody would write: any text at all, and trees made by chance.
-//!
-//! Each input has a number: `FUZZ_SEED=n` begins with that one, `FUZZ_SECONDS=s` goes on for so long instead of a moment.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
+use rand::RngExt as _;
+use rocketmq_fuzz::{StdRng, rounds};
 use rocketmq_store::push_property;
 
 use super::Sql;
 
 /// How long a target plays in an ordinary test run.
 const MOMENT: Duration = Duration::from_secs(1);
-/// The first input of an ordinary test run; a long run begins elsewhere each time.
-const FIRST_SEED: u64 = 1;
 /// Pieces of which texts are made: tokens whole and broken, and what no expression has.
 const PIECES: [&str; 56] = [
     "a",
@@ -75,31 +70,6 @@ const PIECES: [&str; 56] = [
     "BETWEEN 1 AND 5",
 ];
 const VALUES: [&str; 12] = ["1", "5", "-3", "1.5", "x", "true", "it's", "NaN", "99999999999", " 7", "ü", "1e3"];
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|n| n.parse().unwrap_or_else(|_| panic!("{name}={n} is no number")))
-}
-
-/// Plays one input after the other.
-fn rounds(target: &str, play: impl Fn(&mut StdRng)) {
-    let seconds = number("FUZZ_SECONDS");
-    let elsewhere = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
-    let first = number("FUZZ_SEED").unwrap_or_else(|| seconds.map_or(FIRST_SEED, |_| elsewhere()));
-    let end = Instant::now() + seconds.map_or(MOMENT, Duration::from_secs);
-    let mut seed = first;
-    loop {
-        let played = catch_unwind(AssertUnwindSafe(|| play(&mut StdRng::seed_from_u64(seed))));
-        if let Err(panic) = played {
-            eprintln!("{target}: FUZZ_SEED={seed} plays this input again");
-            resume_unwind(panic);
-        }
-        seed = seed.wrapping_add(1);
-        if Instant::now() >= end {
-            break;
-        }
-    }
-    println!("{target}: {} inputs from FUZZ_SEED={first} on", seed.wrapping_sub(first));
-}
 
 fn any<'a>(rng: &mut StdRng, of: &[&'a str]) -> &'a str {
     of[rng.random_range(0..of.len())]
@@ -168,7 +138,7 @@ fn condition(rng: &mut StdRng, depth: u32) -> String {
 
 #[test]
 fn any_text_is_an_expression_or_none() {
-    rounds("any_text_is_an_expression_or_none", |rng| {
+    rounds("any_text_is_an_expression_or_none", MOMENT, |rng| {
         let text = text(rng);
         match Sql::compile(&text) {
             Ok(sql) => {
@@ -181,7 +151,7 @@ fn any_text_is_an_expression_or_none() {
 
 #[test]
 fn a_printed_tree_answers_as_before() {
-    rounds("a_printed_tree_answers_as_before", |rng| {
+    rounds("a_printed_tree_answers_as_before", MOMENT, |rng| {
         let depth = rng.random_range(1..7);
         let text = condition(rng, depth);
         let sql = Sql::compile(&text).unwrap_or_else(|error| panic!("{text}: {error}"));

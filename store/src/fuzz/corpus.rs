@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rocketmq_fuzz::Corpus;
+
 use super::{files, tempdir};
 use crate::checkpoint::{Checkpoint, Timestamps};
 use crate::consume_queue::ConsumeQueue;
@@ -182,32 +184,16 @@ fn made() -> [(&'static str, Inputs); 10] {
     ]
 }
 
-fn dir(target: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
-}
-
-/// The inputs of a target, by name.
-pub(super) fn read(target: &str) -> Vec<Vec<u8>> {
-    let dir = dir(target);
-    let listed = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    let mut names: Vec<PathBuf> = listed.map(|e| e.expect("listed").path()).collect();
-    names.sort();
-    assert!(!names.is_empty(), "no inputs for {target}");
-    names.iter().map(|name| fs::read(name).expect("listed")).collect()
+/// What is committed.
+pub(super) fn committed() -> Corpus {
+    Corpus::of_crate(env!("CARGO_MANIFEST_DIR"))
 }
 
 #[test]
 fn the_corpus_is_what_the_encoders_make() {
-    let writes = std::env::var_os("FUZZ_WRITE_CORPUS").is_some();
     for (target, inputs) in made() {
         for (name, bytes) in inputs {
-            let path = dir(target).join(name);
-            if writes {
-                fs::create_dir_all(dir(target)).unwrap();
-                fs::write(&path, &bytes).unwrap();
-            }
-            let committed = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-            assert!(committed == bytes, "{}: FUZZ_WRITE_CORPUS=1 writes the corpus anew", path.display());
+            committed().hold(target, name, &bytes);
         }
     }
 }

@@ -134,7 +134,7 @@ fn checkpoints() {
 #[test]
 fn flushed_marks() {
     let dir = tempdir();
-    let good = super::corpus::read("flushed_mark");
+    let good = super::corpus::committed().read("flushed_mark");
     inputs("flushed_mark", |bytes| {
         fs::write(dir.path().join("flushed"), bytes).unwrap();
         let (mark, noted) = FlushedMark::open(dir.path(), Disk::default()).unwrap();
@@ -150,7 +150,7 @@ fn flushed_marks() {
 fn manifests() {
     let dir = tempdir();
     let queue_dir = dir.path().join("queue");
-    let good = super::corpus::read("manifest");
+    let good = super::corpus::committed().read("manifest");
     let [good] = good.as_slice() else { panic!("one manifest") };
     drop(super::corpus::queue(&queue_dir, false));
     inputs("manifest", |bytes| {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rand::RngExt;
-use rand::rngs::StdRng;
+use rocketmq_fuzz::{StdRng, mutate, rounds};
 
-use super::{empty, inputs, mutate, rounds, tempdir, write_run};
+use super::{empty, inputs, tempdir, write_run};
 use crate::config::StoreConfig;
 use crate::disk::Disk;
 use crate::dispatcher;
