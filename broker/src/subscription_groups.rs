@@ -88,10 +88,11 @@ impl SubscriptionGroups {
             return None;
         }
         let config = SubscriptionGroup { group_name: group.to_owned(), ..SubscriptionGroup::default() };
-        if self.table.add_unwritten(group, config) {
-            tracing::info!("auto create a subscription group, {group}");
+        let (group, added) = self.table.get_or_add_unwritten(group, config);
+        if added {
+            tracing::info!("auto create a subscription group, {}", group.group_name);
         }
-        self.get(group)
+        Some(group)
     }
 
     /// Writes the groups that were made on first use. Waits for the disk.

@@ -187,7 +187,7 @@ impl TopicTable {
     /// [`write_unwritten`](Self::write_unwritten): for retry topics, which their consumers make again.
     pub(crate) fn add_unwritten(&self, topic: TopicConfig) {
         let name = topic.topic_name.clone();
-        if self.get(&name).is_none() && self.table.add_unwritten(&name, topic) {
+        if self.get(&name).is_none() && self.table.get_or_add_unwritten(&name, topic).1 {
             tracing::info!("create new topic {name}");
             self.changed.send_modify(|count| *count += 1);
         }

@@ -54,6 +54,11 @@ impl<E> Newest<E> {
     /// Makes this the newest state; the outcome is that of its writing.
     fn follow(&mut self, snapshot: Snapshot<E>) -> Outcome {
         self.snapshot = Arc::new(snapshot);
+        self.wait()
+    }
+
+    /// The outcome of this state's writing.
+    fn wait(&mut self) -> Outcome {
         let outcome = Outcome::default();
         self.waiting.push(Arc::clone(&outcome));
         outcome
@@ -96,54 +101,61 @@ impl<T: TableFile> VersionedTable<T> {
     }
 
     /// Changes the entries by `change`; where that says true, the version advances and the file is
-    /// written before anybody sees the change. Waits for the disk.
+    /// written before anybody sees the change. What made it say false shows too when this returns. Waits for the disk.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Entries<T::Entry>) -> bool) -> anyhow::Result<bool> {
-        let outcome = {
+        let (changed, outcome) = {
             let mut newest = self.newest.lock();
             let old = &newest.snapshot;
             let mut entries = old.entries.clone();
-            if !change(&mut entries) {
+            let changed = change(&mut entries);
+            if changed {
+                let mut version = old.version.clone();
+                version.advance(clock::now_millis());
+                (true, newest.follow(Snapshot { version, entries }))
+            } else if self.shows(&newest) {
                 return Ok(false);
+            } else {
+                (false, newest.wait())
             }
-            let mut version = old.version.clone();
-            version.advance(clock::now_millis());
-            newest.follow(Snapshot { version, entries })
         };
         self.wait_written(&outcome)?;
-        Ok(true)
+        Ok(changed)
     }
 
     /// Takes over another broker's table with its version, where the version differs. Waits for the disk.
     pub(crate) fn replace(&self, table: T) -> anyhow::Result<bool> {
         let (version, entries) = table.into_parts();
-        let outcome = {
+        let (changed, outcome) = {
             let mut newest = self.newest.lock();
-            if newest.snapshot.version == version {
+            if newest.snapshot.version != version {
+                (true, newest.follow(Snapshot { version, entries: shared(entries) }))
+            } else if self.shows(&newest) {
                 return Ok(false);
+            } else {
+                (false, newest.wait())
             }
-            newest.follow(Snapshot { version, entries: shared(entries) })
         };
         self.wait_written(&outcome)?;
-        Ok(true)
+        Ok(changed)
     }
 
-    /// Adds an entry where there is none of that name. It shows at once and is written by
+    /// The entry of that name, else this one added, and whether it was. It shows at once and is written by
     /// [`write_unwritten`](Self::write_unwritten): for what is made on first use and would be made again, which neither a
     /// slow nor a full disk must keep from being used (Java's `ConfigManager.persist` only logs a failure, too).
-    pub(crate) fn add_unwritten(&self, name: &str, entry: T::Entry) -> bool {
+    pub(crate) fn get_or_add_unwritten(&self, name: &str, entry: T::Entry) -> (Arc<T::Entry>, bool) {
         let mut newest = self.newest.lock();
-        if newest.snapshot.entries.contains_key(name) {
-            return false;
+        if let Some(known) = newest.snapshot.entries.get(name) {
+            return (Arc::clone(known), false);
         }
-        newest.added.push((name.into(), Arc::new(entry)));
+        let entry = Arc::new(entry);
+        newest.added.push((name.into(), Arc::clone(&entry)));
         let added = newest.added.last().into_iter();
         // What is or waits to be written must not show yet.
-        let old = self.snapshot.load();
-        let shown = with_added(&old, added.clone());
-        let nothing_waits = Arc::ptr_eq(&newest.snapshot, &old);
+        let shown = with_added(&self.snapshot.load(), added.clone());
+        let nothing_waits = self.shows(&newest);
         newest.snapshot = if nothing_waits { Arc::clone(&shown) } else { with_added(&newest.snapshot, added) };
         self.snapshot.store(shown);
-        true
+        (entry, true)
     }
 
     /// Writes the file when something shows that is not in it. Waits for the disk.
@@ -153,11 +165,14 @@ impl<T: TableFile> VersionedTable<T> {
             if newest.added.is_empty() {
                 return Ok(());
             }
-            let outcome = Outcome::default();
-            newest.waiting.push(Arc::clone(&outcome));
-            outcome
+            newest.wait()
         };
         self.wait_written(&outcome)
+    }
+
+    /// Whether readers see the newest state.
+    fn shows(&self, newest: &Newest<T::Entry>) -> bool {
+        Arc::ptr_eq(&newest.snapshot, &self.snapshot.load())
     }
 
     /// Returns when the outcome is known; whoever comes first writes for all who wait.
@@ -257,7 +272,7 @@ mod tests {
                         let name = format!("T-{thread}-{i}");
                         assert!(put(table, &name).unwrap());
                         assert!(table.get(&name).is_some(), "it shows once it is made");
-                        assert!(table.add_unwritten(&format!("U-{thread}-{i}"), TopicConfig::new("U", 1, 6)));
+                        assert!(table.get_or_add_unwritten(&format!("U-{thread}-{i}"), TopicConfig::new("U", 1, 6)).1);
                         if i % 10 == 0 {
                             let on_disk = Table::open(path.clone()).unwrap();
                             assert!(on_disk.get(&name).is_some(), "and is on disk");
@@ -271,6 +286,32 @@ mod tests {
         assert_eq!(names(&Table::open(path).unwrap()), names(&table));
     }
 
+    /// The first dead letters of a group come in a burst, and each makes the topic where it is not there.
+    #[test]
+    fn whoever_finds_that_another_made_the_change_sees_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::open(dir.path().join("t.json")).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for i in 0..200 {
+                        let name = format!("T-{i}");
+                        let made = table.update(|entries| {
+                            let new = !entries.contains_key(&*name);
+                            if new {
+                                entries.insert(name.as_str().into(), Arc::new(TopicConfig::new(&name, 1, 6)));
+                            }
+                            new
+                        });
+                        let made = made.unwrap();
+                        assert!(table.get(&name).is_some(), "{name} shows, made here: {made}");
+                    }
+                });
+            }
+        });
+        assert_eq!(names(&table).len(), 200);
+    }
+
     #[test]
     fn a_change_that_cannot_be_written_does_not_show_and_an_added_entry_stays() {
         let dir = tempfile::tempdir().unwrap();
@@ -280,8 +321,9 @@ mod tests {
         std::fs::remove_dir_all(&config).unwrap();
         std::fs::write(&config, "where the directory was").unwrap();
         assert!(put(&table, "B").is_err());
-        assert!(table.add_unwritten("C", TopicConfig::new("C", 1, 6)));
-        assert!(!table.add_unwritten("C", TopicConfig::new("C", 2, 6)));
+        assert!(table.get_or_add_unwritten("C", TopicConfig::new("C", 1, 6)).1);
+        let (known, added) = table.get_or_add_unwritten("C", TopicConfig::new("C", 2, 6));
+        assert!(!added && known.read_queue_nums == 1);
         assert!(table.write_unwritten().is_err());
         assert_eq!(names(&table), ["A", "C"]);
         std::fs::remove_file(&config).unwrap();
@@ -297,7 +339,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let table = Table::open(dir.path().join("t.json")).unwrap();
         put(&table, "A").unwrap();
-        table.add_unwritten("B", TopicConfig::new("B", 1, 6));
+        table.get_or_add_unwritten("B", TopicConfig::new("B", 1, 6));
         assert!(table.update(|entries| entries.remove("A").is_some()).unwrap());
         assert_eq!(names(&table), ["B"]);
         assert_eq!(names(&Table::open(dir.path().join("t.json")).unwrap()), ["B"]);

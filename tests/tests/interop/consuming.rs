@@ -273,7 +273,8 @@ fn retry_and_dead_letter(peer: &Peer) -> Result<()> {
         let got = times(&strict.received);
         ensure!(
             got.len() == 10 && got.values().all(|times| *times == [0, 1]),
-            "reconsume times with one retry: {got:?}"
+            "reconsume times with one retry: {got:?} of {:?}",
+            strict.received
         );
         ensure!(
             patient.received.iter().all(|received| received.topic == topic && received.whole),
