@@ -13,6 +13,7 @@ use server::{Kind, Programs};
 
 mod interruption;
 pub mod machine;
+pub mod many;
 pub mod page;
 pub mod scenario;
 pub mod server;

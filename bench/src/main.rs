@@ -159,15 +159,26 @@ fn load(common: &Common, in_flight: u32, rate: Option<f64>) -> Result<Load> {
 fn send(arguments: &SendArguments) -> Result<Outcome> {
     let common = &arguments.common;
     topic::create(&common.broker, &common.topic, common.queues)?;
-    let messages =
-        Messages { topic: common.topic.clone(), queues: common.queues, size: arguments.size, batch: arguments.batch };
+    let messages = Messages {
+        topic: common.topic.clone(),
+        topics: 1,
+        queues: common.queues,
+        size: arguments.size,
+        batch: arguments.batch,
+    };
     send::run(&load(common, arguments.in_flight, arguments.rate)?, &messages)
 }
 
 fn pull(arguments: &PullArguments) -> Result<Outcome> {
     let common = &arguments.common;
-    let queues =
-        Queues { topic: common.topic.clone(), count: common.queues, from: arguments.from, batch: arguments.batch };
+    let queues = Queues {
+        topic: common.topic.clone(),
+        count: common.queues,
+        from: arguments.from,
+        batch: arguments.batch,
+        groups: 1,
+        hold: None,
+    };
     pull::run(&load(common, 1, None)?, &queues)
 }
 

@@ -3,6 +3,8 @@
 //! Every message that comes is looked at as far as its size and its place in the queue: a gap or a
 //! repetition is an error, so a fast wrong answer does not count as speed.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use rocketmq_remoting::command::Command;
 use rocketmq_remoting::frame::to_bytes;
@@ -34,6 +36,11 @@ pub struct Queues {
     pub from: u64,
     /// Messages a request asks for at most; brokers give 32 and 256 KiB at most.
     pub batch: u32,
+    /// How many groups read all of it, ten at most.
+    pub groups: u32,
+    /// How long the broker holds a request at a queue's end for the next message. `None`: it is not asked to, and the
+    /// queue is read again from its first offset.
+    pub hold: Option<Duration>,
 }
 
 /// Pulls messages from a broker. Of the load, `in_flight` follows from the number of queues.
@@ -42,21 +49,24 @@ pub struct Queues {
 /// See [`load::run`].
 pub fn run(load: &Load, queues: &Queues) -> Result<Outcome> {
     ensure!(queues.count > 0 && load.connections > 0, "a topic has a queue, and a load has a connection");
-    let load = Load { in_flight: queues.count.div_ceil(load.connections), ..load.clone() };
+    ensure!((1..=10).contains(&queues.groups), "there are 1 to 10 groups");
+    let load = Load { in_flight: (queues.count * queues.groups).div_ceil(load.connections), ..load.clone() };
     let frame = encode(queues)?;
     let mut work = Pulling::new(queues, &frame)?;
     load::run(&load, &frame, &mut work)
 }
 
-fn encode(queues: &Queues) -> Result<Vec<u8>> {
+/// One request with placeholders.
+pub(crate) fn encode(queues: &Queues) -> Result<Vec<u8>> {
+    let hold = queues.hold.map_or(0, |_| pull_flag::SUSPEND);
     let header = PullMessageRequest {
-        consumer_group: "rocketmq-bench".into(),
+        consumer_group: "rocketmq-bench-0".into(),
         topic: queues.topic.as_str().into(),
         queue_id: 10_i32.pow(queues.count.saturating_sub(1).checked_ilog10().unwrap_or(0)),
         queue_offset: OFFSET_PLACEHOLDER.parse()?,
         max_msg_nums: queues.batch as i32,
-        sys_flag: pull_flag::SUBSCRIPTION,
-        suspend_timeout_millis: 15_000,
+        sys_flag: pull_flag::SUBSCRIPTION | hold,
+        suspend_timeout_millis: queues.hold.unwrap_or_default().as_millis() as i64,
         subscription: Some("*".into()),
         expression_type: Some("TAG".into()),
         ..PullMessageRequest::default()
@@ -66,22 +76,36 @@ fn encode(queues: &Queues) -> Result<Vec<u8>> {
     Ok(to_bytes(&command).to_vec())
 }
 
+/// Makes an encoded request that for the first queue from its first offset on.
+pub(crate) fn aim(queues: &Queues, frame: &mut [u8]) -> Result<()> {
+    let mut work = Pulling::new(queues, frame)?;
+    ensure!(work.prepare(0, frame), "a topic has a queue");
+    Ok(())
+}
+
+/// Slot `s` is that of queue `s % count`, for group `s / count`.
 struct Pulling {
+    group: Place,
     queue: Place,
     offset: Place,
-    /// The next offset of each queue.
+    /// The next offset of each slot.
     next: Vec<u64>,
+    queues: u32,
     from: u64,
+    holds: bool,
 }
 
 impl Pulling {
     fn new(queues: &Queues, frame: &[u8]) -> Result<Self> {
         let digits = queues.count.saturating_sub(1).checked_ilog10().unwrap_or(0) as usize + 1;
         Ok(Self {
+            group: Place::after(frame, "\"consumerGroup\":\"rocketmq-bench-", 1)?,
             queue: Place::after(frame, "\"queueId\":\"", digits)?,
             offset: Place::after(frame, "\"queueOffset\":\"", OFFSET_PLACEHOLDER.len())?,
-            next: vec![queues.from; queues.count as usize],
+            next: vec![queues.from; (queues.count * queues.groups) as usize],
+            queues: queues.count,
             from: queues.from,
+            holds: queues.hold.is_some(),
         })
     }
 
@@ -112,7 +136,8 @@ impl Work for Pulling {
         let Some(next) = self.next.get(slot as usize) else {
             return false;
         };
-        self.queue.decimal(frame, slot.into());
+        self.group.decimal(frame, (slot / self.queues).into());
+        self.queue.decimal(frame, (slot % self.queues).into());
         self.offset.decimal(frame, *next);
         true
     }
@@ -121,6 +146,8 @@ impl Work for Pulling {
         let next = &mut self.next[slot as usize];
         match ResponseCode(answer.code) {
             ResponseCode::SUCCESS => Self::count(next, answer.body).unwrap_or(Verdict::Failed(-1)),
+            // Nothing came while the broker held the request.
+            ResponseCode::PULL_NOT_FOUND if self.holds => Verdict::Done { messages: 0, bytes: 0 },
             // The end of the queue; again from the start, unless that is the end already.
             ResponseCode::PULL_NOT_FOUND if *next > self.from => {
                 *next = self.from;
@@ -147,7 +174,7 @@ mod tests {
     }
 
     fn pulling() -> (Pulling, Vec<u8>) {
-        let queues = Queues { topic: "T".into(), count: 8, from: 7, batch: 32 };
+        let queues = Queues { topic: "T".into(), count: 8, from: 7, batch: 32, groups: 1, hold: None };
         let frame = encode(&queues).unwrap();
         (Pulling::new(&queues, &frame).unwrap(), frame)
     }
@@ -166,6 +193,22 @@ mod tests {
         assert_eq!(work.answered(3, &answer(0, &body)), Verdict::Failed(-1));
         assert_eq!(work.answered(2, &answer(0, &body[..50])), Verdict::Failed(-1));
         assert!(!work.prepare(8, &mut frame));
+    }
+
+    #[test]
+    fn each_group_reads_each_queue_and_waits_at_its_end() {
+        let hold = Some(Duration::from_secs(2));
+        let queues = Queues { topic: "T".into(), count: 2, from: 0, batch: 32, groups: 3, hold };
+        let mut frame = encode(&queues).unwrap();
+        let mut work = Pulling::new(&queues, &frame).unwrap();
+        assert!(work.prepare(5, &mut frame));
+        let text = String::from_utf8_lossy(&frame);
+        assert!(text.contains("\"rocketmq-bench-2\"") && text.contains("\"queueId\":\"1\""), "{text}");
+        assert!(text.contains("\"suspendTimeoutMillis\":\"2000\"") && text.contains("\"sysFlag\":\"6\""), "{text}");
+        for _ in 0..2 {
+            assert_eq!(work.answered(5, &answer(19, b"")), Verdict::Done { messages: 0, bytes: 0 });
+        }
+        assert!(!work.prepare(6, &mut frame));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::answer::Answer;
 use crate::load::{self, Load, Verdict, Work};
 use crate::outcome::Outcome;
 use crate::patch::{OPAQUE_PLACEHOLDER, Place};
+use crate::topic;
 
 /// Sixteen characters that stand nowhere else in a frame; the counting half of a unique key.
 const KEY_PLACEHOLDER: &str = "@KEY@@@@@@@@KEY@";
@@ -22,8 +23,10 @@ const KEY_HEAD: &str = "7F0000013039266B";
 /// What is sent.
 #[derive(Clone, Debug)]
 pub struct Messages {
-    /// The topic, which is there already.
+    /// The topic, which is there already; of several topics, what their names begin with.
     pub topic: String,
+    /// 1 is the topic itself; more are those of [`topic::numbered`], used in turn.
+    pub topics: u32,
     /// Its queues; they are used in turn.
     pub queues: u32,
     /// Bytes of a body.
@@ -38,6 +41,7 @@ pub struct Messages {
 /// See [`load::run`].
 pub fn run(load: &Load, messages: &Messages) -> Result<Outcome> {
     ensure!(messages.batch > 0 && messages.queues > 0, "a batch holds a message, and a topic has a queue");
+    ensure!(messages.topics > 0, "a message has a topic");
     let frame = encode(messages);
     let mut work = Sending::new(messages, &frame)?;
     load::run(load, &frame, &mut work)
@@ -50,7 +54,7 @@ fn encode(messages: &Messages) -> Vec<u8> {
     let single = messages.batch == 1;
     let header = SendMessageRequestV2 {
         producer_group: "rocketmq-bench".into(),
-        topic: messages.topic.as_str().into(),
+        topic: messages.first_topic().into(),
         default_topic: "TBW102".into(),
         default_topic_queue_nums: 8,
         // As many digits as the highest number has.
@@ -80,9 +84,18 @@ fn item(body: &[u8], properties: &[u8]) -> Vec<u8> {
     item
 }
 
+impl Messages {
+    fn first_topic(&self) -> String {
+        if self.topics == 1 { self.topic.clone() } else { topic::numbered(&self.topic, 0) }
+    }
+}
+
 struct Sending {
     queue: Place,
     queues: u64,
+    /// The number in the topic's name, where there are several.
+    topic: Option<Place>,
+    topics: u64,
     keys: Vec<Place>,
     requests: u64,
     /// Messages ever prepared, which makes each key unique within a run and, by the clock it
@@ -100,6 +113,10 @@ impl Sending {
         Ok(Self {
             queue: Place::after(frame, "\"e\":\"", digits)?,
             queues: messages.queues.into(),
+            topic: (messages.topics > 1)
+                .then(|| Place::after(frame, &format!("\"b\":\"{}", messages.topic), topic::DIGITS))
+                .transpose()?,
+            topics: messages.topics.into(),
             keys,
             requests: 0,
             key: clock << 8,
@@ -114,6 +131,9 @@ impl Sending {
 impl Work for Sending {
     fn prepare(&mut self, _: u32, frame: &mut [u8]) -> bool {
         self.queue.decimal(frame, self.requests % self.queues);
+        if let Some(topic) = self.topic {
+            topic.decimal(frame, self.requests / self.queues % self.topics);
+        }
         self.requests += 1;
         for key in &self.keys {
             key.hexadecimal(frame, self.key);
@@ -134,7 +154,7 @@ mod tests {
     use rocketmq_remoting::frame::{FrameLimits, decode};
 
     fn prepared(queues: u32, batch: u32, requests: u32) -> Vec<Command> {
-        let messages = Messages { topic: "T".into(), queues, size: 10, batch };
+        let messages = Messages { topic: "T".into(), topics: 1, queues, size: 10, batch };
         let mut frame = encode(&messages);
         let mut work = Sending::new(&messages, &frame).unwrap();
         let mut commands = Vec::new();
@@ -160,6 +180,21 @@ mod tests {
         assert_eq!(key(&commands[0]).len(), "UNIQ_KEY\u{1}".len() + 32);
         assert_ne!(key(&commands[0]), key(&commands[1]));
         assert_eq!(commands[0].body.len(), 10);
+    }
+
+    #[test]
+    fn topics_are_used_in_turn() {
+        let messages = Messages { topic: "T-".into(), topics: 3, queues: 2, size: 1, batch: 1 };
+        let mut frame = encode(&messages);
+        let mut work = Sending::new(&messages, &frame).unwrap();
+        let topics: Vec<String> = (0..7)
+            .map(|_| {
+                assert!(work.prepare(0, &mut frame));
+                let command = decode(&mut frame.as_slice().into(), FrameLimits::default()).unwrap().unwrap();
+                header(&command).topic.to_string()
+            })
+            .collect();
+        assert_eq!(topics, ["T-00000", "T-00000", "T-00001", "T-00001", "T-00002", "T-00002", "T-00000"]);
     }
 
     #[test]

@@ -7,6 +7,14 @@ use rocketmq_remoting::command::Command;
 use rocketmq_remoting::header::broker::CreateTopicRequest;
 use rocketmq_remoting::{Client, RequestCode, ResponseCode};
 
+/// Digits at the end of a name of many.
+pub const DIGITS: usize = 5;
+
+/// One of many topics.
+pub fn numbered(prefix: &str, number: u32) -> String {
+    format!("{prefix}{number:0DIGITS$}")
+}
+
 /// Creates a topic on a broker, or gives it that many queues.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::many;
 use super::scenario::{SCENARIOS, Visit};
 use crate::outcome::Outcome;
 
@@ -103,6 +104,35 @@ pub fn tables(rounds: &[Round]) -> String {
         Row::of("private memory when idle, MiB", 1, rounds, |visit| visit.idle_mib),
         Row::of("CPU when idle, ms per second", 1, rounds, |visit| visit.idle_cpu_ms),
         Row::of("private memory after all loads, MiB", 1, rounds, |visit| visit.loaded_mib),
+    ] {
+        text += &row.line();
+    }
+    let _ = write!(text, "\n| many (less is better) {COLUMNS}");
+    let resting = many::RESTING;
+    for row in [
+        Row::of(format!("start-up with {} topics, ms", grouped(many::TOPICS.into(), 0)), 0, rounds, |visit| {
+            visit.many.start_up_ms
+        }),
+        Row::of("name server: CPU of a route look-up among them, µs", 2, rounds, |visit| visit.many.route_us),
+        Row::of("CPU of a 128 B message over all topics, by that over one", 2, rounds, |visit| {
+            visit.many.topics_growth
+        }),
+        Row::of(
+            format!("the same over {} connections, by that over one", grouped(many::CONNECTIONS.into(), 0)),
+            2,
+            rounds,
+            |visit| visit.many.connections_growth,
+        ),
+        Row::of(
+            format!(
+                "CPU with {} resting connections and {} waiting pulls, ms per second",
+                grouped(resting.connections.into(), 0),
+                grouped(resting.pulls.into(), 0)
+            ),
+            1,
+            rounds,
+            |visit| visit.many.resting_cpu_ms,
+        ),
     ] {
         text += &row.line();
     }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rocketmq_remoting::bodies::{PERM_READ, PERM_WRITE, TopicConfig, TopicConfigTable};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::QUEUES;
@@ -154,6 +155,11 @@ const BROKER: Program = Program {
     java_flags: &JAVA_FLAGS,
 };
 
+/// The prefix of the topics that a broker may be given to begin with.
+pub const MANY: &str = "bench-many-";
+/// With many topics, a consume queue's files are small, for the disk's sake: 2,000 entries.
+const SMALL_QUEUES: &str = "mappedFileSizeConsumeQueue=40000";
+
 /// A running pair. Dropping it ends both, the broker first.
 #[derive(Debug)]
 pub struct Server {
@@ -162,17 +168,19 @@ pub struct Server {
     /// From the start of the broker's process to the first message that it acknowledged; to a tick
     /// of the kernel's clock, 10 ms.
     pub start_up: Duration,
+    /// `host:port` of the name server.
+    pub routes_address: String,
     broker: Process,
-    /// The name server: kept running, never asked.
-    _routes: Process,
+    routes: Process,
 }
 
 impl Server {
-    /// Starts both with their data under `home`, and waits until the broker serves.
+    /// Starts both with their data under `home`, and waits until the broker serves. It has that many topics of one queue each
+    /// from the beginning, named by [`MANY`].
     ///
     /// # Errors
     /// One of them ends or does not serve in time.
-    pub fn start(kind: Kind, programs: &Programs, home: &Path) -> Result<Self> {
+    pub fn start(kind: Kind, programs: &Programs, home: &Path, topics: u32) -> Result<Self> {
         let ports = free_ports(5)?;
         let (name_server_port, broker_port) = (ports[0], ports[3]);
         let name_server_home = home.join("namesrv");
@@ -187,24 +195,47 @@ impl Server {
         let broker_home = home.join("broker");
         let store = broker_home.join("store");
         fs::create_dir_all(&store)?;
+        if topics > 0 {
+            write_topics(&store.join("config"), topics)?;
+        }
         let conf = format!(
             "brokerName=broker-a\nbrokerId=0\nbrokerIP1=127.0.0.1\nbrokerIP2=127.0.0.1\nlistenPort={broker_port}\n\
-             haListenPort={}\nnamesrvAddr=127.0.0.1:{name_server_port}\nstorePathRootDir={1}\nstorePathCommitLog={1}/commitlog\n{2}\n",
+             haListenPort={}\nnamesrvAddr=127.0.0.1:{name_server_port}\nstorePathRootDir={1}\nstorePathCommitLog={1}/commitlog\n{2}\n{3}\n",
             ports[4],
             store.display(),
             SETTINGS.join("\n"),
+            if topics > 0 { SMALL_QUEUES } else { "" },
         );
         let mut broker = Process::spawn(kind, programs, &BROKER, &broker_home, &conf)?;
         let address = format!("127.0.0.1:{broker_port}");
         broker.wait(|| serves(&address))?;
         let start_up = Duration::try_from_secs_f64(process_cost::age_seconds(broker.pid())?.max(0.0))?;
-        Ok(Self { address, start_up, broker, _routes: name_server })
+        let routes_address = format!("127.0.0.1:{name_server_port}");
+        Ok(Self { address, start_up, routes_address, broker, routes: name_server })
     }
 
     /// The broker's process.
     pub fn pid(&self) -> u32 {
         self.broker.pid()
     }
+
+    /// The name server's process.
+    pub fn routes_pid(&self) -> u32 {
+        self.routes.pid()
+    }
+}
+
+/// The topic file of both brokers.
+fn write_topics(config: &Path, topics: u32) -> Result<()> {
+    let mut table = TopicConfigTable::default();
+    table.data_version.advance(1);
+    for number in 0..topics {
+        let name = topic::numbered(MANY, number);
+        table.topic_config_table.insert(name.clone(), TopicConfig::new(name, 1, PERM_READ | PERM_WRITE));
+    }
+    fs::create_dir_all(config)?;
+    fs::write(config.join("topics.json"), serde_json::to_vec(&table)?)?;
+    Ok(())
 }
 
 /// Whether a broker creates a topic and acknowledges a message.
@@ -221,7 +252,7 @@ fn serves(address: &str) -> bool {
         rate: None,
         pid: None,
     };
-    let messages = Messages { topic: "bench-first".into(), queues: QUEUES, size: 16, batch: 1 };
+    let messages = Messages { topic: "bench-first".into(), topics: 1, queues: QUEUES, size: 16, batch: 1 };
     topic::create(address, &messages.topic, QUEUES).is_ok()
         && send::run(&load, &messages).is_ok_and(|outcome| outcome.errors.is_empty())
 }
