@@ -21,7 +21,6 @@ pub(crate) mod timer;
 pub(crate) mod topics;
 pub(crate) mod transaction;
 
-use bytestring::ByteString;
 use rocketmq_remoting::{Command, HeaderError, ResponseCode, fastjson};
 use serde::Serialize;
 
@@ -41,7 +40,7 @@ pub(crate) fn failed(error: anyhow::Error) -> Refusal {
 }
 
 /// A field of a request that has no typed header.
-fn field<'a>(request: &'a Command, name: &'static str) -> Result<&'a ByteString, Refusal> {
+fn field<'a>(request: &'a Command, name: &'static str) -> Result<&'a str, Refusal> {
     Ok(request.ext_fields.get(name).ok_or(HeaderError::Missing { field: name })?)
 }
 

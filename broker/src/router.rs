@@ -25,6 +25,11 @@ impl Service for Router {
         answered(route(&self.broker, peer, &request))
     }
 
+    /// A pipeline of sends wakes the store's dispatcher or flusher once.
+    fn together(&self, calls: &mut dyn FnMut()) {
+        self.broker.store.together(calls);
+    }
+
     fn disconnected(&self, peer: &Arc<Peer>) {
         self.broker.disconnected(peer);
     }

@@ -126,7 +126,7 @@ async fn a_timer_message_comes_at_its_time_and_can_be_recalled() {
     };
     let answer = recall(&handle, "T").await;
     assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{}", answer.remark());
-    assert_eq!(answer.ext_fields.get("msgId").map(|id| &**id), Some("recalled"));
+    assert_eq!(answer.ext_fields.get("msgId"), Some("recalled"));
     assert_eq!(recall("nonsense", "T").await.response_code(), ResponseCode::ILLEGAL_OPERATION);
     assert_eq!(recall(&handle, "Unknown").await.response_code(), ResponseCode::TOPIC_NOT_EXIST);
     let forged = recall(&handle, "TBW102").await;

@@ -5,12 +5,13 @@
 //! A text of length 0 is none at all.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use bytestring::ByteString;
 
 use crate::command::{Command, Language};
 use crate::error::FrameError;
 use crate::ext_fields::ExtFields;
 
+/// A send request has 14 fields.
+const FIELDS_EXPECTED: usize = 16;
 const CUT_SHORT: FrameError = FrameError::Header("it ends in the middle of a field");
 
 /// Reads a header; the body is left empty.
@@ -28,25 +29,25 @@ pub fn decode(header: &Bytes) -> Result<Command, FrameError> {
     let opaque = rest.get_i32();
     let flag = rest.get_i32();
     let remark_length = rest.get_i32();
-    let remark = take_text(&mut rest, remark_length)?;
+    let remark = take(&mut rest, remark_length)?;
     if rest.len() < 4 {
         return Err(CUT_SHORT);
     }
     let fields_length = rest.get_i32();
     let mut fields = take(&mut rest, fields_length)?;
-    let mut ext_fields = ExtFields::new();
+    let mut ext_fields = ExtFields::with_capacity(FIELDS_EXPECTED, fields.len());
     while fields.has_remaining() {
         if fields.len() < 2 {
             return Err(CUT_SHORT);
         }
         let name_length = i32::from(fields.get_i16());
-        let name = take_text(&mut fields, name_length)?;
+        let name = take(&mut fields, name_length)?;
         if fields.len() < 4 {
             return Err(CUT_SHORT);
         }
         let value_length = fields.get_i32();
-        let value = take_text(&mut fields, value_length)?;
-        ext_fields.push(name, value);
+        let value = take(&mut fields, value_length)?;
+        ext_fields.push(text(&name)?, text(&value)?);
     }
     Ok(Command {
         code,
@@ -54,7 +55,7 @@ pub fn decode(header: &Bytes) -> Result<Command, FrameError> {
         version,
         opaque,
         flag,
-        remark: (!remark.is_empty()).then_some(remark),
+        remark: (!remark.is_empty()).then(|| text(&remark).map(Into::into)).transpose()?,
         ext_fields,
         ..Command::default()
     })
@@ -68,8 +69,8 @@ fn take(rest: &mut Bytes, length: i32) -> Result<Bytes, FrameError> {
     }
 }
 
-fn take_text(rest: &mut Bytes, length: i32) -> Result<ByteString, FrameError> {
-    ByteString::try_from(take(rest, length)?).map_err(|_| FrameError::Header("a text is not UTF-8"))
+fn text(bytes: &[u8]) -> Result<&str, FrameError> {
+    std::str::from_utf8(bytes).map_err(|_| FrameError::Header("a text is not UTF-8"))
 }
 
 /// Writes a header. Codes are 16 bits wide here, as in Java: the 2000xx family travels in JSON only.

@@ -28,8 +28,8 @@ impl Default for FrameLimits {
 /// Takes one whole frame off the front of `buffer`.
 ///
 /// `Ok(None)` means that more bytes are needed; room for them has been reserved. Limits are held
-/// against the announced lengths, before anything of that size is read. The fields and the body of
-/// the command share the buffer's memory.
+/// against the announced lengths, before anything of that size is read. The body of the command shares the
+/// buffer's memory.
 ///
 /// # Errors
 /// The bytes are no frame; nothing after them can be understood.

@@ -57,29 +57,29 @@ pub trait FieldValue: Sized {
     /// What is accepted, for the error's text.
     const EXPECTED: &'static str;
     /// Reads the text.
-    fn parse(text: &ByteString) -> Option<Self>;
-    /// Writes the text.
-    fn text(&self) -> ByteString;
+    fn parse(text: &str) -> Option<Self>;
+    /// Appends the text.
+    fn write(&self, to: &mut String);
 }
 
 impl FieldValue for ByteString {
     const EXPECTED: &'static str = "text";
-    fn parse(text: &ByteString) -> Option<Self> {
-        Some(text.clone())
+    fn parse(text: &str) -> Option<Self> {
+        Some(text.into())
     }
-    fn text(&self) -> ByteString {
-        self.clone()
+    fn write(&self, to: &mut String) {
+        to.push_str(self);
     }
 }
 
 /// Java's `parseBoolean`: "true" in any case, anything else is false.
 impl FieldValue for bool {
     const EXPECTED: &'static str = "true or false";
-    fn parse(text: &ByteString) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         Some(text.eq_ignore_ascii_case("true"))
     }
-    fn text(&self) -> ByteString {
-        ByteString::from_static(if *self { "true" } else { "false" })
+    fn write(&self, to: &mut String) {
+        to.push_str(if *self { "true" } else { "false" });
     }
 }
 
@@ -87,11 +87,11 @@ macro_rules! integer_fields {
     ($($type:ty, $expected:literal;)+) => {$(
         impl FieldValue for $type {
             const EXPECTED: &'static str = $expected;
-            fn parse(text: &ByteString) -> Option<Self> {
+            fn parse(text: &str) -> Option<Self> {
                 text.parse().ok()
             }
-            fn text(&self) -> ByteString {
-                ByteString::from(itoa::Buffer::new().format(*self))
+            fn write(&self, to: &mut String) {
+                to.push_str(itoa::Buffer::new().format(*self));
             }
         }
     )+};
@@ -104,7 +104,7 @@ integer_fields! {
 
 /// Reads one field for [`headers!`].
 #[doc(hidden)]
-pub fn read_field<T: FieldValue>(field: &'static str, text: &ByteString) -> Result<T, HeaderError> {
+pub fn read_field<T: FieldValue>(field: &'static str, text: &str) -> Result<T, HeaderError> {
     T::parse(text).ok_or_else(|| HeaderError::Invalid { field, value: text.to_string(), expected: T::EXPECTED })
 }
 
@@ -128,7 +128,7 @@ macro_rules! headers {
             fn decode(fields: &$crate::ext_fields::ExtFields) -> Result<Self, $crate::header::HeaderError> {
                 $( let mut $field: Option<$type> = None; )*
                 for (name, text) in fields.iter() {
-                    match &**name {
+                    match name {
                         $( $wire => $field = Some($crate::header::read_field($wire, text)?), )*
                         _ => {}
                     }
@@ -151,17 +151,11 @@ macro_rules! headers {
     (@take default $field:ident $wire:literal) => { $field.unwrap_or_default() };
     (@put optional $self:ident $field:ident $wire:literal $fields:ident) => {
         if let Some(value) = &$self.$field {
-            $fields.push(
-                bytestring::ByteString::from_static($wire),
-                $crate::header::FieldValue::text(value),
-            );
+            $fields.push_with($wire, |text| $crate::header::FieldValue::write(value, text));
         }
     };
     (@put $kind:ident $self:ident $field:ident $wire:literal $fields:ident) => {
-        $fields.push(
-            bytestring::ByteString::from_static($wire),
-            $crate::header::FieldValue::text(&$self.$field),
-        );
+        $fields.push_with($wire, |text| $crate::header::FieldValue::write(&$self.$field, text));
     };
 }
 use headers;

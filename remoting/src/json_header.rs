@@ -1,10 +1,11 @@
 //! The JSON form of a header, read and written by hand: it is on every message's path.
 //!
-//! Texts without escapes are slices of the frame. As in Java, unknown keys and nulls are ignored,
-//! and a field of `extFields` that is no string is taken as its text.
+//! As in Java, unknown keys and nulls are ignored, and a field of `extFields` that is no string is taken as its text.
 
-use bytes::{BufMut, Bytes, BytesMut};
-use bytestring::ByteString;
+use std::borrow::Cow;
+
+use bytes::{BufMut, BytesMut};
+use memchr::memchr2;
 
 use crate::command::{Command, Language};
 use crate::error::FrameError;
@@ -12,16 +13,19 @@ use crate::ext_fields::ExtFields;
 
 /// Objects and arrays under unknown keys may nest this deep.
 const DEPTH_MAX: usize = 32;
+/// A send request has 14 fields.
+const FIELDS_EXPECTED: usize = 16;
 
 /// Reads a header; the body is left empty.
 ///
 /// # Errors
 /// The text is no JSON object, or a known key has a value of another type.
-pub fn decode(header: &Bytes) -> Result<Command, FrameError> {
-    let mut reader = Reader { text: header, at: 0 };
+pub fn decode(header: &[u8]) -> Result<Command, FrameError> {
+    let text = std::str::from_utf8(header).map_err(|_| FrameError::Header("a text is not UTF-8"))?;
+    let mut reader = Reader { text, at: 0 };
     let mut command = Command::default();
-    reader.object(|reader, key| {
-        match &*key {
+    reader.object(|reader| {
+        match &*reader.key()? {
             "code" => command.code = reader.int()?,
             "version" => command.version = reader.int()?,
             "opaque" => command.opaque = reader.int()?,
@@ -31,7 +35,7 @@ pub fn decode(header: &Bytes) -> Result<Command, FrameError> {
                     command.language = Language::from_name(&name);
                 }
             }
-            "remark" => command.remark = reader.text_or_null()?,
+            "remark" => command.remark = reader.text_or_null()?.map(|text| text.into_owned().into()),
             "extFields" => {
                 if !reader.null() {
                     command.ext_fields = reader.fields()?;
@@ -42,20 +46,21 @@ pub fn decode(header: &Bytes) -> Result<Command, FrameError> {
         Ok(())
     })?;
     reader.blanks();
-    if reader.at != header.len() {
+    if reader.at != text.len() {
         return Err(FrameError::Header("there is text after the JSON object"));
     }
     Ok(command)
 }
 
 struct Reader<'a> {
-    text: &'a Bytes,
+    text: &'a str,
+    /// Always between two characters.
     at: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
+        self.text.as_bytes().get(self.at).copied()
     }
 
     fn blanks(&mut self) {
@@ -65,12 +70,7 @@ impl Reader<'_> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), FrameError> {
-        self.blanks();
-        if self.peek() == Some(byte) {
-            self.at += 1;
-            return Ok(());
-        }
-        Err(FrameError::Header("it is not a JSON object"))
+        if self.eat(byte) { Ok(()) } else { Err(FrameError::Header("it is not a JSON object")) }
     }
 
     fn eat(&mut self, byte: u8) -> bool {
@@ -82,24 +82,19 @@ impl Reader<'_> {
 
     fn null(&mut self) -> bool {
         self.blanks();
-        let there = self.text[self.at..].starts_with(b"null");
+        let there = self.text[self.at..].starts_with("null");
         self.at += if there { 4 } else { 0 };
         there
     }
 
-    fn object(
-        &mut self,
-        mut entry: impl FnMut(&mut Self, ByteString) -> Result<(), FrameError>,
-    ) -> Result<(), FrameError> {
+    /// Reads an object whose entries, key and value, `entry` reads.
+    fn object(&mut self, mut entry: impl FnMut(&mut Self) -> Result<(), FrameError>) -> Result<(), FrameError> {
         self.expect(b'{')?;
         if self.eat(b'}') {
             return Ok(());
         }
         loop {
-            self.blanks();
-            let key = self.string()?;
-            self.expect(b':')?;
-            entry(self, key)?;
+            entry(self)?;
             if self.eat(b'}') {
                 return Ok(());
             }
@@ -107,24 +102,36 @@ impl Reader<'_> {
         }
     }
 
+    fn key(&mut self) -> Result<Cow<'a, str>, FrameError> {
+        let key = self.string()?;
+        self.expect(b':')?;
+        Ok(key)
+    }
+
     fn fields(&mut self) -> Result<ExtFields, FrameError> {
-        let mut fields = ExtFields::new();
-        self.object(|reader, key| {
-            reader.blanks();
-            if reader.peek() == Some(b'"') {
-                fields.push(key, reader.string()?);
-            } else if !reader.null() {
-                let start = reader.at;
-                reader.skip(0)?;
-                let text = ByteString::try_from(reader.text.slice(start..reader.at));
-                fields.push(key, text.map_err(|_| FrameError::Header("a text is not UTF-8"))?);
-            }
-            Ok(())
+        let mut fields = ExtFields::with_capacity(FIELDS_EXPECTED, self.text.len() - self.at);
+        self.object(|reader| {
+            fields.try_push(|text| {
+                reader.string_into(text)?;
+                let name_end = text.len();
+                reader.expect(b':')?;
+                reader.blanks();
+                if reader.peek() == Some(b'"') {
+                    reader.string_into(text)?;
+                } else if reader.null() {
+                    return Ok(None);
+                } else {
+                    let start = reader.at;
+                    reader.skip(0)?;
+                    text.push_str(&reader.text[start..reader.at]);
+                }
+                Ok(Some(name_end))
+            })
         })?;
         Ok(fields)
     }
 
-    fn text_or_null(&mut self) -> Result<Option<ByteString>, FrameError> {
+    fn text_or_null(&mut self) -> Result<Option<Cow<'a, str>>, FrameError> {
         if self.null() { Ok(None) } else { self.string().map(Some) }
     }
 
@@ -136,37 +143,84 @@ impl Reader<'_> {
         while matches!(self.peek(), Some(b'-' | b'0'..=b'9')) {
             self.at += 1;
         }
-        std::str::from_utf8(&self.text[start..self.at])
-            .ok()
-            .and_then(|digits| digits.parse().ok())
-            .ok_or(FrameError::Header("a number is not a 32-bit integer"))
+        self.text[start..self.at].parse().map_err(|_| FrameError::Header("a number is not a 32-bit integer"))
     }
 
-    fn string(&mut self) -> Result<ByteString, FrameError> {
+    fn string(&mut self) -> Result<Cow<'a, str>, FrameError> {
         self.expect(b'"')?;
         let start = self.at;
-        let mut escaped = false;
+        let (piece, ends) = self.piece()?;
+        if ends {
+            return Ok(Cow::Borrowed(piece));
+        }
+        let mut text = String::new();
+        self.at = start;
+        self.rest_of_string(&mut text)?;
+        Ok(Cow::Owned(text))
+    }
+
+    /// Appends the string that follows.
+    fn string_into(&mut self, text: &mut String) -> Result<(), FrameError> {
+        self.expect(b'"')?;
+        self.rest_of_string(text)
+    }
+
+    fn rest_of_string(&mut self, text: &mut String) -> Result<(), FrameError> {
         loop {
-            match self.peek() {
-                None => return Err(FrameError::Header("a string has no end")),
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    escaped = true;
-                    self.at += 2;
-                }
-                Some(_) => self.at += 1,
+            let (piece, ends) = self.piece()?;
+            text.push_str(piece);
+            if ends {
+                return Ok(());
             }
+            text.push(self.escaped()?);
         }
-        let raw = start..self.at;
-        self.at += 1;
-        if escaped {
-            // serde_json knows every escape; this is the rare way.
-            let quoted = &self.text[raw.start - 1..=raw.end];
-            let text: String =
-                serde_json::from_slice(quoted).map_err(|_| FrameError::Header("a string has a bad escape"))?;
-            return Ok(text.into());
-        }
-        ByteString::try_from(self.text.slice(raw)).map_err(|_| FrameError::Header("a text is not UTF-8"))
+    }
+
+    /// What stands before the string's end or its next escape, and whether it is the end; goes behind the quote or backslash.
+    fn piece(&mut self) -> Result<(&'a str, bool), FrameError> {
+        let rest = &self.text[self.at..];
+        let length = memchr2(b'"', b'\\', rest.as_bytes()).ok_or(FrameError::Header("a string has no end"))?;
+        self.at += length + 1;
+        Ok((&rest[..length], rest.as_bytes()[length] == b'"'))
+    }
+
+    /// The character that is meant by what follows a backslash.
+    fn escaped(&mut self) -> Result<char, FrameError> {
+        const BAD: FrameError = FrameError::Header("a string has a bad escape");
+        let byte = self.peek().ok_or(BAD)?;
+        // Behind a backslash stands ASCII, or an error.
+        self.at += usize::from(byte.is_ascii());
+        Ok(match byte {
+            b'"' | b'\\' | b'/' => char::from(byte),
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            b'u' => {
+                let first = self.code_unit().ok_or(BAD)?;
+                // Half of a character beyond 16 bits; the other half follows in the same form.
+                let second = if (0xD800..0xDC00).contains(&first) {
+                    if !self.text[self.at..].starts_with("\\u") {
+                        return Err(BAD);
+                    }
+                    self.at += 2;
+                    Some(self.code_unit().ok_or(BAD)?)
+                } else {
+                    None
+                };
+                char::decode_utf16([first].into_iter().chain(second)).next().and_then(Result::ok).ok_or(BAD)?
+            }
+            _ => return Err(BAD),
+        })
+    }
+
+    /// Four hexadecimal digits.
+    fn code_unit(&mut self) -> Option<u16> {
+        let digits = self.text.as_bytes().get(self.at..self.at + 4)?;
+        let value = digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))?;
+        self.at += 4;
+        u16::try_from(value).ok()
     }
 
     fn skip(&mut self, depth: usize) -> Result<(), FrameError> {
@@ -176,7 +230,10 @@ impl Reader<'_> {
         self.blanks();
         match self.peek() {
             Some(b'"') => self.string().map(drop),
-            Some(b'{') => self.object(|reader, _| reader.skip(depth + 1)),
+            Some(b'{') => self.object(|reader| {
+                reader.key()?;
+                reader.skip(depth + 1)
+            }),
             Some(b'[') => {
                 self.at += 1;
                 if self.eat(b']') {
@@ -264,8 +321,8 @@ fn put_string(to: &mut BytesMut, text: &str) {
 mod tests {
     use super::*;
 
-    fn read(text: &'static str) -> Result<Command, FrameError> {
-        decode(&Bytes::from_static(text.as_bytes()))
+    fn read(text: &str) -> Result<Command, FrameError> {
+        decode(text.as_bytes())
     }
 
     #[test]
@@ -277,8 +334,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!((command.code, command.opaque, command.version), (310, 5, 407));
-        assert_eq!(command.ext_fields.get("i").map(|text| &**text), Some("KEYS\u{1}k\u{2}"));
-        assert_eq!(command.ext_fields.get("q").map(|text| &**text), Some("4"));
+        assert_eq!(command.ext_fields.get("i"), Some("KEYS\u{1}k\u{2}"));
+        assert_eq!(command.ext_fields.get("q"), Some("4"));
         assert_eq!(command.ext_fields.get("x"), None);
     }
 
@@ -297,8 +354,47 @@ mod tests {
         {
             assert!(read(text).is_err(), "{text:?} was read");
         }
-        let deep: &'static str = Box::leak("[".repeat(100_000).into_boxed_str());
-        let text: &'static str = Box::leak(format!("{{\"x\":{deep}").into_boxed_str());
-        assert!(read(text).is_err());
+        let deep = "[".repeat(100_000);
+        assert!(read(&format!("{{\"x\":{deep}")).is_err());
+    }
+
+    #[test]
+    fn a_text_is_read_as_any_reader_of_json_reads_it() {
+        let halves = [
+            "\\",
+            "\"",
+            "/",
+            "b",
+            "n",
+            "r",
+            "t",
+            "f",
+            "u",
+            "x",
+            "é",
+            "u0001",
+            "u00e9",
+            "u00E",
+            "uD83D",
+            "ude00",
+            "u+123",
+            "uD83D\\ude00",
+        ];
+        for first in halves {
+            for second in halves {
+                for text in
+                    [format!("\\{first}{second}"), format!("a\\{first}é\\{second}z"), format!("{first}\\{second}")]
+                {
+                    let quoted = format!("\"{text}\"");
+                    let known = serde_json::from_str::<String>(&quoted).ok();
+                    let field = read(&format!("{{\"extFields\":{{\"k\":{quoted}}}}}")).ok();
+                    let field = field.map(|command| command.ext_fields.get("k").map(str::to_owned));
+                    assert_eq!(field.flatten(), known, "{quoted}");
+                    let remark = read(&format!("{{\"remark\":{quoted}}}")).ok();
+                    let remark = remark.and_then(|command| command.remark.map(|text| text.to_string()));
+                    assert_eq!(remark, known, "{quoted}");
+                }
+            }
+        }
     }
 }

@@ -64,12 +64,18 @@ impl fmt::Debug for Answer {
 
 /// Answers requests.
 ///
-/// What it keeps of a request beyond the answer it must copy: fields and body share the memory of
-/// the connection's read buffer.
+/// What it keeps of a request's body beyond the answer it must copy: bodies share the memory of the connection's read
+/// buffer.
 pub trait Service: Send + Sync + 'static {
     /// Answers one request. It runs on the connection's task, so it may not block for long; a
     /// panic ends this request only.
     fn call(&self, peer: &Arc<Peer>, request: Command) -> Answer;
+
+    /// Runs `calls`, which makes the [`call`](Self::call)s of requests that came together: where a service can do something
+    /// once for all of them.
+    fn together(&self, calls: &mut dyn FnMut()) {
+        calls();
+    }
 
     /// The connection has ended.
     fn disconnected(&self, peer: &Arc<Peer>) {
@@ -417,6 +423,16 @@ impl Driver {
 
     /// Serves the whole frames of the read buffer, as far as their answers find room.
     fn serve_buffered(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let service = Arc::clone(&self.service);
+        let mut result = Ok(());
+        service.together(&mut || result = self.serve_frames());
+        result
+    }
+
+    fn serve_frames(&mut self) -> io::Result<()> {
         while self.outbox.bytes < self.limits.outbox_bytes {
             let decoded = frame::decode(&mut self.buffer, self.limits.frame);
             let command = decoded.map_err(|error| {

@@ -32,6 +32,7 @@ mod flush;
 mod flushed_mark;
 #[cfg(test)]
 mod fuzz;
+mod gathering;
 mod get;
 mod health;
 mod hot_files;

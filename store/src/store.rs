@@ -20,6 +20,7 @@ use crate::dispatcher::{self, ArrivalListener, ListenerSlot};
 use crate::error::StoreError;
 use crate::flush;
 use crate::flushed_mark::FlushedMark;
+use crate::gathering;
 use crate::get::Wanted;
 use crate::health::Health;
 use crate::message::{self, Appended, NewMessage, sys_flag};
@@ -233,7 +234,24 @@ impl MessageStore {
         }
     }
 
+    /// Runs `run`, and tells those who follow the log of all that it appends on this thread at once, when it ends: for requests
+    /// that came together.
+    pub fn together<R>(&self, run: impl FnOnce() -> R) -> R {
+        gathering::gather(self.address(), |end| self.announce_now(end), run)
+    }
+
+    /// What tells this store from others.
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.core).addr()
+    }
+
     fn announce(&self, end: u64) {
+        if !gathering::note(self.address(), end) {
+            self.announce_now(end);
+        }
+    }
+
+    fn announce_now(&self, end: u64) {
         match self.core.config.flush_disk_type {
             FlushDiskType::AsyncFlush => self.core.dispatcher.wake(),
             // The dispatcher follows the flusher.

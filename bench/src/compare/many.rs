@@ -43,6 +43,10 @@ pub struct Many {
 /// It does not serve, or refused a request.
 pub fn visit(kind: Kind, programs: &Programs, home: &Path, times: Times) -> Result<Many> {
     let server = Server::start(kind, programs, home, TOPICS)?;
+    // First, while nothing that was written waits for the disk.
+    topic::create(&server.address, "bench-resting", 1)?;
+    let resting_cpu_ms =
+        resting::run(&server.address, server.pid(), "bench-resting", RESTING, times.settle, times.idle)?;
     let load = |connections: u32, in_flight: u32, rate: Option<f64>| Load {
         broker: server.address.clone(),
         connections,
@@ -69,9 +73,6 @@ pub fn visit(kind: Kind, programs: &Programs, home: &Path, times: Times) -> Resu
     let rate = Some(f64::from(RATE));
     let one_connection = send("one connection", &load(1, 64, rate), 1)?;
     let connections = send("many connections", &load(CONNECTIONS, 1, rate), 1)?;
-    topic::create(&server.address, "bench-resting", 1)?;
-    let resting_cpu_ms =
-        resting::run(&server.address, server.pid(), "bench-resting", RESTING, times.settle, times.idle)?;
     Ok(Many {
         start_up_ms: server.start_up.as_secs_f64() * 1e3,
         route_us: routes,

@@ -87,7 +87,7 @@ pub(crate) fn all_delays(broker: &Broker) -> Command {
 /// the groups that are left out stay.
 pub(crate) fn correction(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let (topic, compared) = (field(request, "topic")?, field(request, "compareGroup")?);
-    let left_out = request.ext_fields.get("filterGroups").map_or("", |text| &**text);
+    let left_out = request.ext_fields.get("filterGroups").unwrap_or_default();
     let mut slowest: BTreeMap<i32, i64> = BTreeMap::new();
     for group in broker.offsets.groups_of(topic).iter().filter(|group| left_out.split(',').all(|name| name != *group)) {
         for (queue_id, offset) in broker.offsets.queues_of(group, topic) {

@@ -32,12 +32,12 @@ pub(crate) fn consume_directly(broker: &Broker, request: &Command) -> Result<Ans
         let remark = format!("consume message directly failed: no message {id} in this broker");
         return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
     };
-    let consumer = find(broker, group, request.ext_fields.get("clientId").map_or("", |id| &**id))?;
+    let consumer = find(broker, group, request.ext_fields.get("clientId").unwrap_or_default())?;
     let mut question = Command::request(RequestCode::CONSUME_MESSAGE_DIRECTLY).with_body(message);
-    let fields = request.ext_fields.iter().filter(|(name, _)| &***name != "brokerName");
-    question.ext_fields = fields.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let fields = request.ext_fields.iter().filter(|(name, _)| *name != "brokerName");
+    question.ext_fields = fields.collect();
     question.ext_fields.push("brokerName", broker.config().broker_name.clone());
-    Ok(Answer::later(ask(consumer, group.clone(), question)))
+    Ok(Answer::later(ask(consumer, group.into(), question)))
 }
 
 fn find(broker: &Broker, group: &str, client_id: &str) -> Result<Arc<ClientChannel>, Refusal> {

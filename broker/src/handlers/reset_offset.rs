@@ -123,9 +123,9 @@ struct ConsumerStatuses {
 
 /// `INVOKE_BROKER_TO_GET_CONSUMER_STATUS`: where each member, or the one that is named, is in a topic.
 pub(crate) fn consumer_status(broker: &Broker, request: &Command) -> Result<Answer, Refusal> {
-    let (topic, group) = (field(request, "topic")?.clone(), field(request, "group")?.clone());
+    let (topic, group) = (field(request, "topic")?, field(request, "group")?);
     let only = request.ext_fields.get("clientAddr").filter(|id| !id.is_empty());
-    let Some(members) = broker.consumers.group(&group) else {
+    let Some(members) = broker.consumers.group(group) else {
         return Err(Refusal::new(
             ResponseCode::SYSTEM_ERROR,
             format!("No Any Consumer online in the consumer group: [{group}]"),
@@ -134,7 +134,7 @@ pub(crate) fn consumer_status(broker: &Broker, request: &Command) -> Result<Answ
     let mut question = Command::request(RequestCode::GET_CONSUMER_STATUS_FROM_CLIENT);
     question.ext_fields.push("topic", topic);
     question.ext_fields.push("group", group);
-    let asked = members.channels.values().filter(|channel| only.is_none_or(|id| **id == *channel.client_id)).cloned();
+    let asked = members.channels.values().filter(|channel| only.is_none_or(|id| *id == *channel.client_id)).cloned();
     let answers = asked.map(|channel| status_of(channel, question.clone())).collect::<Vec<_>>();
     Ok(Answer::later(async {
         let consumer_table = join_all(answers).await.into_iter().flatten().collect();

@@ -129,5 +129,5 @@ pub(crate) fn send_fields<'a>(topic: &'a str, queue: &'a str, properties: &'a st
 
 /// One field of an answer.
 pub(crate) fn field<'a>(answer: &'a Command, name: &str) -> Option<&'a str> {
-    answer.ext_fields.get(name).map(|text| &**text)
+    answer.ext_fields.get(name)
 }

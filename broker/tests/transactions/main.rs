@@ -92,7 +92,7 @@ async fn what_is_no_half_message_is_refused() {
     let answer = producer.send(&broker, "one", &[]).await;
     assert_eq!(answer.response_code(), ResponseCode::NO_PERMISSION);
     assert_eq!(answer.remark(), "the broker[127.0.0.1] sending transaction message is forbidden");
-    assert_eq!(answer.ext_fields.get("MSG_REGION").map(|region| &**region), Some("DefaultRegion"));
+    assert_eq!(answer.ext_fields.get("MSG_REGION"), Some("DefaultRegion"));
     let change = "rejectTransactionMessage=false\n";
     producer.ask(&broker, RequestCode::UPDATE_BROKER_CONFIG, &[], change).await;
     producer.half(&broker, "one", &[]).await;

@@ -129,8 +129,8 @@ impl Producer {
     pub(crate) async fn half(&self, broker: &Running, body: &str, more: &[(&str, &str)]) -> Half {
         let answer = self.send(broker, body, more).await;
         assert_eq!(answer.response_code(), ResponseCode::SUCCESS, "{}", answer.remark());
-        assert_eq!(answer.ext_fields.get("queueId").map(|id| &**id), Some("1"), "the queue that was asked for");
-        assert_eq!(answer.ext_fields.get("transactionId").map(|id| &**id), Some(body));
+        assert_eq!(answer.ext_fields.get("queueId"), Some("1"), "the queue that was asked for");
+        assert_eq!(answer.ext_fields.get("transactionId"), Some(body));
         let id = answer.ext_fields.get("msgId").unwrap();
         let (_, physical) = rocketmq_store::parse_message_id(id).unwrap();
         let offset = answer.ext_fields.get("queueOffset").unwrap().parse().unwrap();
