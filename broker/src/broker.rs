@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use rocketmq_remoting::peer::ConnectionLimits;
 use rocketmq_remoting::tls::{ClientTls, ServerTls};
-use rocketmq_remoting::{Client, ClientConfig, Peer, Server, ServerConfig};
+use rocketmq_remoting::{Client, ClientConfig, Peer, Rejections, Server, ServerConfig};
 use rocketmq_store::MessageStore;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::ha::{self, Replication};
 use crate::handlers;
 use crate::held_pulls::HeldPulls;
 use crate::http;
+use crate::limits::Limits;
 use crate::producers::Producers;
 use crate::queue_locks::QueueLocks;
 use crate::registration::{self, Registration};
@@ -60,6 +61,7 @@ pub(crate) struct Broker {
     pub(crate) queue_locks: QueueLocks,
     pub(crate) held_pulls: Arc<HeldPulls>,
     pub(crate) stats: BrokerStats,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) registration: Registration,
     pub(crate) replication: Replication,
     /// To name servers and to the master.
@@ -72,7 +74,12 @@ pub(crate) struct Broker {
 
 impl Broker {
     /// Opens the store and the tables under `storePathRootDir`.
-    fn open(config: BrokerConfig, store_host: SocketAddr, tls: Option<Arc<ClientTls>>) -> anyhow::Result<Arc<Self>> {
+    pub(crate) fn open(
+        config: BrokerConfig,
+        store_host: SocketAddr,
+        tls: Option<Arc<ClientTls>>,
+        network: Arc<Rejections>,
+    ) -> anyhow::Result<Arc<Self>> {
         let root = config.store_path_root_dir.clone();
         let config_dir = root.join("config");
         std::fs::create_dir_all(&config_dir).with_context(|| format!("create {}", config_dir.display()))?;
@@ -95,6 +102,7 @@ impl Broker {
             queue_locks: QueueLocks::default(),
             held_pulls: Arc::default(),
             stats: BrokerStats::default(),
+            limits: Arc::new(Limits::new(&config, network)),
             registration: Registration::default(),
             replication: Replication::new(&config, &store),
             client: Client::new(client),
@@ -165,8 +173,10 @@ pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyho
     let (tls, client_tls) = (ServerTls::open(&config.tls)?, ClientTls::open(&config.tls)?);
     let limits = ConnectionLimits {
         idle: Duration::from_secs(u64::from(config.server_channel_max_idle_time_seconds)),
+        in_flight: config.server_connection_requests_max,
         ..ConnectionLimits::default()
     };
+    let rejections = Arc::<Rejections>::default();
     let bind = |port: u16| {
         let ip: IpAddr = config.bind_address.parse().with_context(|| format!("bindAddress={}", config.bind_address))?;
         let address = SocketAddr::new(ip, port);
@@ -174,6 +184,7 @@ pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyho
             connections_max: config.server_connections_max,
             limits,
             tls: tls.clone(),
+            rejections: Arc::clone(&rejections),
             ..ServerConfig::new(address)
         };
         Server::bind(server).with_context(|| format!("listen on {address}"))
@@ -202,7 +213,8 @@ pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyho
     }
 
     let store_host = SocketAddr::new(own_address(&config).await, port);
-    let broker = tokio::task::spawn_blocking(move || Broker::open(config, store_host, client_tls)).await??;
+    let opening = move || Broker::open(config, store_host, client_tls, rejections);
+    let broker = tokio::task::spawn_blocking(opening).await??;
     let config = broker.config();
     let _ = opened.set(Arc::clone(&broker));
 

@@ -129,6 +129,8 @@ effective_keys! {
     max_message_size: usize, "maxMessageSize" = "4194304" [1..=1_073_741_824], Start, "most bytes of a body.";
     start_accept_send_request_time_stamp: i64, "startAcceptSendRequestTimeStamp" = "0", Live, "sends before this time are refused; ms since 1970.";
     send_in_flight_max: usize, "sendThreadPoolQueueCapacity" = "10000" [1..=10_000_000], Start, "sends that wait for flush or slaves at once before further ones are refused.";
+    queries_max: usize, "queryThreadPoolQueueCapacity" = "20000" [1..=10_000_000], Start,
+        "requests that touch the disk (queries, tools, messages sent back, first sends to a topic) at once before further ones are refused.";
     // Transactions.
     reject_transaction_message: bool, "rejectTransactionMessage" = "false", Live, "half messages are refused.";
     transaction_time_out: Duration, "transactionTimeOut" = "6000", Live, "age from which a half message is asked about.";
@@ -137,7 +139,7 @@ effective_keys! {
     // Pulls.
     long_polling_enable: bool, "longPollingEnable" = "true", Live, "pulls at the end of a queue are held.";
     short_polling_time: Duration, "shortPollingTimeMills" = "1000", Live, "how long they are held where long polling is off.";
-    pull_held_max: usize, "pullThreadPoolQueueCapacity" = "100000" [1..=10_000_000], Start, "pulls held at once.";
+    pull_held_max: usize, "pullThreadPoolQueueCapacity" = "100000" [1..=10_000_000], Start, "pulls that wait for messages or for the disk at once before further ones are refused.";
     notify_consumer_ids_changed_enable: bool, "notifyConsumerIdsChangedEnable" = "true", Live, "consumers are told at once when their group changes.";
     enable_property_filter: bool, "enablePropertyFilter" = "false", Live, "SQL92 subscriptions are served.";
     filter_support_retry: bool, "filterSupportRetry" = "false", Live, "a message sent back must still pass its group's SQL92 expression.";
@@ -156,6 +158,8 @@ effective_keys! {
     // Connections.
     server_channel_max_idle_time_seconds: u32, "serverChannelMaxIdleTimeSeconds" = "120" [1..=86_400], Start, "an idle connection of a client is closed after this many seconds.";
     server_connections_max: usize, "serverConnectionsMax" = "20000" [1..=10_000_000], Start, "our own key: connections of clients at once.";
+    server_connection_requests_max: usize, "serverConnectionRequestsMax" = "16384" [1..=10_000_000], Start,
+        "our own key: requests of one connection that wait for their answers at once before further ones are refused; held pulls are among them.";
     use_tls: bool, "useTLS" = "false", Start, "connections to name servers and to the master are TLS; `tls.enable` where unset.";
     // Delay.
     message_delay_level: DelayLevels, "messageDelayLevel" = "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h", Start, "delays, level 1 first.";
@@ -263,7 +267,6 @@ pub(crate) const WITHOUT_EFFECT: &[Key] = &[
     unused("fetchNamesrvAddrByAddressServer", "boolean", "false", "name servers are found by name; see namesrvAddr"),
     unused("putThreadPoolQueueCapacity", "int", "10000", QUEUES),
     unused("replyThreadPoolQueueCapacity", "int", "10000", QUEUES),
-    unused("queryThreadPoolQueueCapacity", "int", "20000", QUEUES),
     unused("clientManagerThreadPoolQueueCapacity", "int", "1000000", QUEUES),
     unused("consumerManagerThreadPoolQueueCapacity", "int", "1000000", QUEUES),
     unused("heartbeatThreadPoolQueueCapacity", "int", "50000", QUEUES),

@@ -64,7 +64,7 @@ pub(crate) fn start(
     let config = broker.config();
     match (&broker.replication, slaves) {
         (Replication::Master(master), Some(listener)) => {
-            tasks.spawn(Arc::clone(master).serve(listener, config, stopped.clone()));
+            tasks.spawn(Arc::clone(master).serve(listener, config, Arc::clone(&broker.limits), stopped.clone()));
         }
         (Replication::Slave(slave), _) => {
             tasks.spawn(Arc::clone(slave).run(config, broker.registration.master(), stopped.clone()));
@@ -109,6 +109,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
+    use crate::limits::Limits;
 
     const FILE_SIZE: u64 = 16 * 1024;
 
@@ -190,7 +191,8 @@ mod tests {
             let listener = HaMaster::bind(&config).await.unwrap();
             let address = listener.local_addr().unwrap();
             let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-            tasks.spawn(Arc::clone(&master).serve(listener, Arc::clone(&config), stop.clone()));
+            let limits = Arc::new(Limits::new(&config, Arc::default()));
+            tasks.spawn(Arc::clone(&master).serve(listener, Arc::clone(&config), limits, stop.clone()));
             Self { master, address, config, tasks, stop }
         }
 

@@ -21,6 +21,9 @@ mod ha;
 mod handlers;
 mod held_pulls;
 mod http;
+#[cfg(test)]
+mod instructions;
+mod limits;
 mod metrics;
 mod producers;
 mod pull;

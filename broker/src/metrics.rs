@@ -113,6 +113,8 @@ fn messages(registry: &mut Registry, broker: &Broker) {
     counters(registry, "rocketmq_send_to_dlq_messages", "Messages that consumers gave up", dead);
     let refused = broker.stats.put_failed_times();
     counter(registry, "rocketmq_broker_sends_refused", "Sends that were refused", refused);
+    let rejected = broker.limits.counts().map(|(limit, count)| (vec![("limit", limit.label().to_owned())], count));
+    counters(registry, "rocketmq_broker_rejected_requests", "Requests and connections refused at a limit", rejected);
 }
 
 fn consumers(registry: &mut Registry, broker: &Broker) {

@@ -12,6 +12,7 @@ use rocketmq_store::{GetResult, GetStatus, Wanted};
 use crate::broker::Broker;
 use crate::config::{BrokerConfig, BrokerRole};
 use crate::filter::{self, MessageFilter, TagFilter};
+use crate::limits::Pass;
 use crate::refusal::{FAQ, Refusal};
 
 /// Messages whose properties a pull looks at where others wait for it.
@@ -40,7 +41,8 @@ pub(crate) fn pull(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) ->
         broker.offsets.commit(&pull.group, &pull.topic, pull.queue_id, header.commit_offset);
     }
     if pull.filter_is_slow(broker) || broker.store.reads_disk(&pull.topic, pull.queue_id, pull.offset, pull.max_bytes) {
-        return Ok(Answer::later(read_cold(Arc::clone(broker), pull.detached())));
+        let pass = broker.limits.pulls.enter()?;
+        return Ok(Answer::later(read_cold(Arc::clone(broker), pull.detached(), pass)));
     }
     let answer = pull.run(broker);
     let waits = answer.response_code() == ResponseCode::PULL_NOT_FOUND && header.sys_flag & pull_flag::SUSPEND != 0;
@@ -53,19 +55,25 @@ pub(crate) fn pull(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) ->
     } else {
         config.short_polling_time
     };
-    Ok(Answer::later(hold(Arc::clone(broker), pull.detached(), patience)))
+    let pass = broker.limits.pulls.enter()?;
+    let held = hold(Arc::clone(broker), pull.detached(), patience);
+    Ok(Answer::later(async move {
+        let _pass = pass;
+        held.await
+    }))
 }
 
 /// Runs a pull that waits for the disk, or looks at many messages, where that stops nobody else.
-async fn read_cold(broker: Arc<Broker>, pull: Pull) -> Command {
+async fn read_cold(broker: Arc<Broker>, pull: Pull, pass: Pass) -> Command {
     let read = tokio::task::spawn_blocking(move || {
+        let _pass = pass;
         let found = pull.read(&broker);
         found.touch();
         pull.answer(&broker, found)
     });
     read.await.unwrap_or_else(|panic| {
         tracing::error!("a pull failed: {panic}");
-        Refusal::new(ResponseCode::SYSTEM_ERROR, "the pull failed, see the broker's log").into_response()
+        Command::refusal(ResponseCode::SYSTEM_ERROR, "the pull failed, see the broker's log")
     })
 }
 

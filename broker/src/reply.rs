@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::broker::Broker;
 use crate::client_channel::ClientChannel;
 use crate::clock;
+use crate::limits::{Limit, busy};
 use crate::refusal::Refusal;
 use crate::send;
 
@@ -43,9 +44,9 @@ impl PendingReplies {
     /// Takes room for one reply until the permit is dropped.
     fn admit(&self, body_bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let kib = u32::try_from(body_bytes / 1024 + 1).unwrap_or(u32::MAX);
-        Arc::clone(&self.0).try_acquire_many_owned(kib).map_err(|_| {
-            Refusal::new(ResponseCode::SYSTEM_BUSY, "[OVERLOAD]system busy, start flow control for a while")
-        })
+        Arc::clone(&self.0)
+            .try_acquire_many_owned(kib)
+            .map_err(|_| busy(Limit::ReplyKib, "memory of replies that wait for their askers", PENDING_KIB_MAX))
     }
 }
 
@@ -55,7 +56,9 @@ pub(crate) fn reply(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -
     match try_reply(broker, peer, request) {
         Ok(answer) => answer,
         // A Java client wants the trace fields even of a refusal.
-        Err(refusal) => Answer::Now(refusal.into_response().with_header(&send::response_header(&broker.config()))),
+        Err(refusal) => {
+            Answer::Now(refusal.into_response(&broker.limits).with_header(&send::response_header(&broker.config())))
+        }
     }
 }
 
@@ -194,6 +197,8 @@ fn keep(broker: &Broker, reply: &Reply, answer: &mut SendMessageResponse) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::BrokerConfig;
+    use crate::limits::Limits;
 
     #[test]
     fn replies_on_their_way_are_bounded_by_the_size_of_their_bodies() {
@@ -201,6 +206,10 @@ mod tests {
         let room: Vec<_> = (0..16).map(|_| pending.admit(4 * 1024 * 1024 - 1024).unwrap()).collect();
         let refused = pending.admit(0).unwrap_err();
         assert_eq!(refused.code, ResponseCode::SYSTEM_BUSY);
+        assert!(refused.remark.ends_with("reached the limit replyKib=65536"), "{refused}");
+        let limits = Limits::new(&BrokerConfig::built_in(), Arc::default());
+        assert_eq!(refused.into_response(&limits).response_code(), ResponseCode::SYSTEM_BUSY);
+        assert!(limits.counts().any(|counted| counted == (Limit::ReplyKib, 1)));
         drop(room);
         assert!(pending.admit(4 * 1024 * 1024).is_ok());
         assert!(pending.admit(usize::MAX).is_err());

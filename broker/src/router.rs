@@ -22,7 +22,7 @@ type Handler = fn(&Arc<Broker>, &Arc<Peer>, &Command) -> Answer;
 
 impl Service for Router {
     fn call(&self, peer: &Arc<Peer>, request: Command) -> Answer {
-        answered(route(&self.broker, peer, &request))
+        answered(&self.broker, route(&self.broker, peer, &request))
     }
 
     /// A pipeline of sends wakes the store's dispatcher or flusher once.
@@ -35,8 +35,8 @@ impl Service for Router {
     }
 }
 
-fn answered(result: Result<Answer, Refusal>) -> Answer {
-    result.unwrap_or_else(|refusal| Answer::Now(refusal.into_response()))
+fn answered(broker: &Broker, result: Result<Answer, Refusal>) -> Answer {
+    result.unwrap_or_else(|refusal| Answer::Now(refusal.into_response(&broker.limits)))
 }
 
 fn route(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<Answer, Refusal> {
@@ -50,13 +50,18 @@ fn route(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<An
         RequestCode::END_TRANSACTION => handlers::transaction::end(broker, peer, request),
         // It reads an old message, and may make a topic.
         RequestCode::CONSUMER_SEND_MSG_BACK => Ok(aside(
-            |broker, peer, request| answered(send_back::send_back(broker, peer, request)),
+            |broker, peer, request| answered(broker, send_back::send_back(broker, peer, request)),
             broker,
             peer,
             request,
         )),
         code if is_of_memory(code) => route_admin(broker, peer, request),
-        _ => Ok(aside(|broker, peer, request| answered(route_admin(broker, peer, request)), broker, peer, request)),
+        _ => Ok(aside(
+            |broker, peer, request| answered(broker, route_admin(broker, peer, request)),
+            broker,
+            peer,
+            request,
+        )),
     }
 }
 
@@ -78,10 +83,17 @@ fn is_of_memory(code: RequestCode) -> bool {
     )
 }
 
-/// Runs a handler where waiting for the disk stops no connection.
+/// Runs a handler where waiting for the disk stops no connection; so many at once as `queryThreadPoolQueueCapacity` says.
 pub(crate) fn aside(handler: Handler, broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Answer {
+    let pass = match broker.limits.queries.enter() {
+        Ok(pass) => pass,
+        Err(refusal) => return Answer::Now(refusal.into_response(&broker.limits)),
+    };
     let (broker, peer, request) = (Arc::clone(broker), Arc::clone(peer), request.clone());
-    let answer = tokio::task::spawn_blocking(move || handler(&broker, &peer, &request));
+    let answer = tokio::task::spawn_blocking(move || {
+        let _pass = pass;
+        handler(&broker, &peer, &request)
+    });
     let answer = async move {
         match answer.await {
             Ok(Answer::Now(answer)) => Some(answer),
@@ -90,7 +102,7 @@ pub(crate) fn aside(handler: Handler, broker: &Arc<Broker>, peer: &Arc<Peer>, re
             Err(panic) => {
                 tracing::error!("a request failed: {panic}");
                 let remark = "the request failed, see the broker's log";
-                Some(Refusal::new(ResponseCode::SYSTEM_ERROR, remark).into_response())
+                Some(Command::refusal(ResponseCode::SYSTEM_ERROR, remark))
             }
         }
     };

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::{BrokerConfig, BrokerRole, FlushDiskType};
 use crate::delay;
 use crate::handlers::recall;
+use crate::limits::{Limit, Pass};
 use crate::refusal::Refusal;
 use crate::router::aside;
 use crate::send_back;
@@ -48,7 +49,7 @@ fn send_to_new_topic(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) 
 fn refused(broker: &Broker, refusal: Refusal) -> Command {
     broker.stats.put_failed();
     // A Java client wants the trace fields even of a refusal.
-    refusal.into_response().with_header(&response_header(&broker.config()))
+    refusal.into_response(&broker.limits).with_header(&response_header(&broker.config()))
 }
 
 fn decode(request: &Command) -> Result<SendMessageRequest, Refusal> {
@@ -74,7 +75,7 @@ fn try_send(
     let body = request.body.bytes();
     let text = header.properties.as_deref().unwrap_or("").as_bytes();
     if body.len() > config.max_message_size || text.len() > PROPERTIES_MAX {
-        return Err(too_large(&config));
+        return Err(too_large(&config).at(Limit::MessageSize));
     }
     if is_batch && sys_flag::transaction(header.sys_flag) != 0 {
         return Err(too_large(&config));
@@ -105,6 +106,8 @@ fn try_send(
         body: &body,
         properties: text,
     };
+    // Before it is stored: what is refused must not be consumed.
+    let durability = Durability::of(broker, &config, property(text, "WAIT") != Some("false"))?;
     let appended = if is_batch {
         append_batch(broker, &config, &message)
     } else if is_half {
@@ -113,19 +116,20 @@ fn try_send(
         append_single(broker, &config, &message, waiting)
     }
     .map_err(|error| match error {
-        StoreError::MessageTooLarge { .. } | StoreError::PropertiesTooLong { .. } => too_large(&config),
+        StoreError::MessageTooLarge { .. } | StoreError::PropertiesTooLong { .. } => {
+            too_large(&config).at(Limit::MessageSize)
+        }
         other => Refusal::from(other),
     })?;
     let stored_in = if is_half { (topics::TRANS_HALF_TOPIC, 0) } else { (&*header.topic, queue_id) };
     broker.stats.put(stored_in.0, stored_in.1, u64::from(appended.count), body.len() as u64);
-    let waits = property(text, "WAIT") != Some("false");
     let mut response = response_header(&config);
     if is_half {
         response.transaction_id = property(text, UNIQ_KEY).map(Into::into);
     } else {
         response.recall_handle = recall_handle(&config, &header.topic, text, waiting);
     }
-    Ok(answer(broker, &config, response, queue_id, &appended, waits))
+    Ok(answer(broker, &config, response, queue_id, &appended, durability))
 }
 
 /// What takes the message back, for a timer message that has a key to name it by.
@@ -326,31 +330,70 @@ fn answer(
     mut header: SendMessageResponse,
     queue_id: i32,
     appended: &Appended,
-    waits: bool,
+    durability: Durability,
 ) -> Answer {
     header.msg_id = Some(message_ids(broker, appended));
     header.queue_id = Some(queue_id);
     header.queue_offset = Some(appended.queue_offset);
-    let flushes = waits && config.flush_disk_type == FlushDiskType::SyncFlush;
-    let replicates = waits && config.broker_role == BrokerRole::SyncMaster;
-    if !flushes && !replicates {
+    let Durability { flushes, replicates, pass: Some(pass) } = durability else {
         return Answer::Now(Command::ok().with_header(&header));
-    }
-    let (broker, end) = (Arc::clone(broker), appended.end);
+    };
+    let (broker, config, end) = (Arc::clone(broker), Arc::clone(config), appended.end);
     Answer::later(async move {
+        let _pass = pass;
         let flushed = async { if flushes { broker.store.flushed(end).await } else { Ok(()) } };
         let replicated = async { if replicates { broker.replicated(end).await } else { ResponseCode::SUCCESS } };
         let (flushed, replicated) = tokio::join!(flushed, replicated);
         let response = match flushed {
-            Ok(()) => Command::response(replicated),
-            Err(error @ StoreError::FlushTimeout { .. }) => {
-                Command::refusal(ResponseCode::FLUSH_DISK_TIMEOUT, error.to_string())
-            }
+            Ok(()) => not_replicated(replicated, &config)
+                .map_or_else(Command::ok, |refusal| refusal.into_response(&broker.limits)),
             // The message may be lost with the next power cut: the producer must not count on it.
-            Err(error) => Refusal::from(error).into_response(),
+            Err(error) => not_flushed(error, &config).into_response(&broker.limits),
         };
         response.with_header(&header)
     })
+}
+
+fn not_flushed(error: StoreError, config: &BrokerConfig) -> Refusal {
+    let limit = match &error {
+        StoreError::FlushTimeout { .. } => format!(", syncFlushTimeout={} ms", config.sync_flush_timeout.as_millis()),
+        _ => String::new(),
+    };
+    let refusal = Refusal::from(error);
+    Refusal { remark: refusal.remark + &limit, ..refusal }
+}
+
+fn not_replicated(code: ResponseCode, config: &BrokerConfig) -> Option<Refusal> {
+    let (limit, remark) = match code {
+        ResponseCode::SUCCESS => return None,
+        ResponseCode::FLUSH_SLAVE_TIMEOUT => {
+            let remark =
+                format!("no slave has the message within slaveTimeout={} ms", config.slave_timeout.as_millis());
+            (Limit::SlaveTime, remark)
+        }
+        _ => {
+            let max = config.ha_slave_fallbehind_max;
+            (Limit::SlaveBehind, format!("no slave is nearer than haSlaveFallbehindMax={max} bytes"))
+        }
+    };
+    Some(Refusal::new(code, remark).at(limit))
+}
+
+/// What an answer waits for, and its place among those that wait.
+struct Durability {
+    flushes: bool,
+    replicates: bool,
+    /// None where it waits for nothing.
+    pass: Option<Pass>,
+}
+
+impl Durability {
+    fn of(broker: &Broker, config: &BrokerConfig, waits: bool) -> Result<Self, Refusal> {
+        let flushes = waits && config.flush_disk_type == FlushDiskType::SyncFlush;
+        let replicates = waits && config.broker_role == BrokerRole::SyncMaster;
+        let pass = if flushes || replicates { Some(broker.limits.sends.enter()?) } else { None };
+        Ok(Self { flushes, replicates, pass })
+    }
 }
 
 pub(crate) fn response_header(config: &BrokerConfig) -> SendMessageResponse {
@@ -377,6 +420,15 @@ fn message_ids(broker: &Broker, appended: &Appended) -> ByteString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flush_that_takes_too_long_says_how_long_it_may() {
+        let refusal = not_flushed(StoreError::FlushTimeout { end: 7 }, &BrokerConfig::built_in());
+        assert_eq!((refusal.code, refusal.limit), (ResponseCode::FLUSH_DISK_TIMEOUT, Some(Limit::FlushTime)));
+        assert_eq!(refusal.remark, "flush up to offset 7 timed out, syncFlushTimeout=5000 ms");
+        let poisoned = not_flushed(StoreError::Poisoned { reason: "msync".into() }, &BrokerConfig::built_in());
+        assert_eq!(poisoned.remark, "service not available now. the store is poisoned: msync");
+    }
 
     #[test]
     fn a_batch_is_taken_apart() {

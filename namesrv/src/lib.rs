@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 pub mod config;
 mod handlers;
+#[cfg(test)]
+mod instructions;
 pub mod kv_config;
 mod request_support;
 mod requests;

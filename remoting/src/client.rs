@@ -128,7 +128,12 @@ impl Client {
             .map_err(failed)?;
         let connection = Connection::new(stream, &self.config.limits).map_err(failed)?;
         let peer = Arc::clone(&connection.peer);
-        tokio::spawn(connection.drive(Arc::clone(&self.service), self.config.limits, self.shutdown.child_token()));
+        tokio::spawn(connection.drive(
+            Arc::clone(&self.service),
+            self.config.limits,
+            Arc::default(),
+            self.shutdown.child_token(),
+        ));
         *open = Some(Arc::clone(&peer));
         Ok(peer)
     }

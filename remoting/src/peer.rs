@@ -25,8 +25,9 @@ use tokio_rustls::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Command, FLAG_ONEWAY, FLAG_RESPONSE, SerializeType};
-use crate::error::RemotingError;
+use crate::error::{FrameError, RemotingError};
 use crate::frame::{self, FrameLimits};
+use crate::rejections::{self, Rejections};
 use crate::response_code::ResponseCode;
 
 /// What a service says to a request.
@@ -274,12 +275,19 @@ impl Connection {
     }
 
     /// Runs the connection to its end.
-    pub(crate) async fn drive(self, service: Arc<dyn Service>, limits: ConnectionLimits, shutdown: CancellationToken) {
+    pub(crate) async fn drive(
+        self,
+        service: Arc<dyn Service>,
+        limits: ConnectionLimits,
+        rejections: Arc<Rejections>,
+        shutdown: CancellationToken,
+    ) {
         let Self { peer, stream, outgoing } = self;
         let driver = Driver {
             peer: Arc::clone(&peer),
             service: Arc::clone(&service),
             limits,
+            rejections,
             outgoing,
             buffer: BytesMut::new(),
             read_size: READ_SIZE_MIN,
@@ -336,6 +344,7 @@ struct Driver {
     peer: Arc<Peer>,
     service: Arc<dyn Service>,
     limits: ConnectionLimits,
+    rejections: Arc<Rejections>,
     outgoing: mpsc::Receiver<Command>,
     buffer: BytesMut,
     read_size: usize,
@@ -437,6 +446,9 @@ impl Driver {
             let decoded = frame::decode(&mut self.buffer, self.limits.frame);
             let command = decoded.map_err(|error| {
                 tracing::warn!(peer = %self.peer.remote, %error, "not RocketMQ's protocol; the connection is closed");
+                if matches!(error, FrameError::TooLarge { .. } | FrameError::HeaderTooLarge { .. }) {
+                    rejections::count(&self.rejections.frames);
+                }
                 io::Error::new(io::ErrorKind::InvalidData, error)
             })?;
             match command {
@@ -455,6 +467,7 @@ impl Driver {
                 "[OVERLOAD]system busy, start flow control for a while, in-flight requests of this connection reached the limit {}",
                 self.limits.in_flight
             );
+            rejections::count(&self.rejections.requests);
             self.answer(ticket, Command::refusal(ResponseCode::SYSTEM_BUSY, remark));
             return;
         }

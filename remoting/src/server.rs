@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::peer::{Connection, ConnectionLimits, Service, Stream};
+use crate::rejections::{self, Rejections};
 use crate::tls::{HANDSHAKE, ServerTls};
 
 /// Where a server listens, and its bounds.
@@ -29,12 +30,21 @@ pub struct ServerConfig {
     pub limits: ConnectionLimits,
     /// How TLS connections are served; where there is none they are closed.
     pub tls: Option<Arc<ServerTls>>,
+    /// Where it counts what it refuses.
+    pub rejections: Arc<Rejections>,
 }
 
 impl ServerConfig {
     /// The defaults, on that address.
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, connections_max: 65_536, backlog: 1024, limits: ConnectionLimits::default(), tls: None }
+        Self {
+            address,
+            connections_max: 65_536,
+            backlog: 1024,
+            limits: ConnectionLimits::default(),
+            tls: None,
+            rejections: Arc::default(),
+        }
     }
 }
 
@@ -85,7 +95,13 @@ impl Server {
     pub async fn run(self, service: Arc<dyn Service>, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
         let Self { listener, config } = self;
-        let reception = Arc::new(Reception { limits: config.limits, tls: config.tls, service, shutdown });
+        let reception = Arc::new(Reception {
+            limits: config.limits,
+            tls: config.tls,
+            rejections: config.rejections,
+            service,
+            shutdown,
+        });
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -102,6 +118,7 @@ impl Server {
             };
             if connections.len() >= config.connections_max {
                 tracing::warn!(limit = config.connections_max, "connection refused: too many are open");
+                rejections::count(&reception.rejections.connections);
                 continue;
             }
             connections.spawn(serve(stream, Arc::clone(&reception)));
@@ -116,6 +133,7 @@ impl Server {
 struct Reception {
     limits: ConnectionLimits,
     tls: Option<Arc<ServerTls>>,
+    rejections: Arc<Rejections>,
     service: Arc<dyn Service>,
     shutdown: CancellationToken,
 }
@@ -130,8 +148,8 @@ async fn serve(stream: TcpStream, reception: Arc<Reception>) {
     let Some(stream) = stream else { return };
     match Connection::new(stream, &reception.limits) {
         Ok(connection) => {
-            let Reception { limits, service, shutdown, .. } = &*reception;
-            connection.drive(Arc::clone(service), *limits, shutdown.clone()).await;
+            let Reception { limits, service, shutdown, rejections, .. } = &*reception;
+            connection.drive(Arc::clone(service), *limits, Arc::clone(rejections), shutdown.clone()).await;
         }
         Err(error) => tracing::debug!(%error, "a connection ended before it was served"),
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rocketmq_remoting::frame::{self, FrameLimits};
 use rocketmq_remoting::{
-    Answer, Body, Client, ClientConfig, Command, Peer, RemotingError, RequestCode, ResponseCode, SerializeType, Server,
-    ServerConfig, Service,
+    Answer, Body, Client, ClientConfig, Command, Peer, Rejections, RemotingError, RequestCode, ResponseCode,
+    SerializeType, Server, ServerConfig, Service,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -76,6 +76,7 @@ impl Service for Sample {
 struct Running {
     address: SocketAddr,
     service: Arc<Sample>,
+    rejections: Arc<Rejections>,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -83,12 +84,13 @@ struct Running {
 fn serve(change: impl FnOnce(&mut ServerConfig)) -> Running {
     let mut config = ServerConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
     change(&mut config);
+    let rejections = Arc::clone(&config.rejections);
     let server = Server::bind(config).unwrap();
     let address = server.local_addr().unwrap();
     let service = Arc::new(Sample::default());
     let shutdown = CancellationToken::new();
     let task = tokio::spawn(server.run(Arc::clone(&service) as _, shutdown.clone()));
-    Running { address, service, shutdown, task }
+    Running { address, service, rejections, shutdown, task }
 }
 
 async fn read_frame(stream: &mut TcpStream, buffer: &mut BytesMut) -> Option<Command> {
@@ -187,6 +189,7 @@ async fn requests_over_the_limit_are_refused_with_the_limit() {
     let first = read_frame(&mut stream, &mut buffer).await.unwrap();
     assert_eq!((first.opaque, first.response_code()), (2, ResponseCode::SYSTEM_BUSY));
     assert!(first.remark().ends_with("limit 2"), "{}", first.remark());
+    assert_eq!(running.rejections.requests(), 1);
     for _ in 0..2 {
         assert_eq!(read_frame(&mut stream, &mut buffer).await.unwrap().response_code(), ResponseCode::SUCCESS);
     }
@@ -207,6 +210,7 @@ async fn bytes_that_are_no_frame_close_their_connection_and_no_other() {
         let closed = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await.unwrap();
         assert!(closed.is_err() || rest.is_empty());
     }
+    assert_eq!(running.rejections.frames(), 2, "one that is cut or means nothing meets no limit");
     let half = TcpStream::connect(running.address).await.unwrap();
     half.try_write(&[0, 0, 1]).unwrap();
     client.invoke(&address, Command::request(ECHO), PATIENCE).await.unwrap();
@@ -224,6 +228,7 @@ async fn connections_over_the_limit_are_closed() {
     client.invoke(&running.address.to_string(), Command::request(ECHO), PATIENCE).await.unwrap();
     let mut second = TcpStream::connect(running.address).await.unwrap();
     assert_eq!(tokio::time::timeout(PATIENCE, second.read(&mut [0; 1])).await.unwrap().unwrap(), 0);
+    assert_eq!(running.rejections.connections(), 1);
 }
 
 #[tokio::test]

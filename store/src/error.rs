@@ -128,10 +128,12 @@ pub enum StoreError {
         reason: Arc<str>,
     },
     /// The partition is over `diskSpaceWarningLevelRatio`.
-    #[error("disk full: {percent} % of the partition is used")]
+    #[error("disk full: {percent} % of the partition is used, diskSpaceWarningLevelRatio={limit}")]
     DiskFull {
         /// Used share of the partition.
         percent: u8,
+        /// The share from which nothing is stored.
+        limit: u8,
     },
     /// The consume queues did not catch up with the log in time.
     #[error("dispatch is behind at {dispatched}, the log ends at {end}")]

@@ -1,6 +1,6 @@
 //! Whether the store may accept messages, and if not, why.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
@@ -12,7 +12,7 @@ use crate::error::StoreError;
 pub(crate) struct Health {
     poisoned: OnceLock<Arc<str>>,
     /// Percent used of the partition while it is too full to write, else 0.
-    disk_full: AtomicU8,
+    disk_full: AtomicU16,
     /// Why the last append failed at the disk; appends are tried all the same.
     failing: ArcSwapOption<String>,
     /// Why messages do not reach their queues; none are accepted meanwhile.
@@ -32,8 +32,10 @@ impl Health {
         self.poisoned.get().map(|r| StoreError::Poisoned { reason: Arc::clone(r) })
     }
 
-    pub(crate) fn set_disk_full(&self, percent: u8) {
-        self.disk_full.store(percent, Ordering::Relaxed);
+    /// Notes whether the partition is over its limit, and by how much: used percent and the limit's.
+    pub(crate) fn set_disk_full(&self, full: Option<(u8, u8)>) {
+        let packed = full.map_or(0, |(percent, limit)| u16::from_be_bytes([percent, limit]));
+        self.disk_full.store(packed, Ordering::Relaxed);
     }
 
     /// Notes that the disk refused an append, until [`Health::recovered`].
@@ -80,7 +82,10 @@ impl Health {
         not_failing(&self.undispatchable)?;
         match self.disk_full.load(Ordering::Relaxed) {
             0 => Ok(()),
-            percent => Err(StoreError::DiskFull { percent }),
+            packed => {
+                let [percent, limit] = packed.to_be_bytes();
+                Err(StoreError::DiskFull { percent, limit })
+            }
         }
     }
 }

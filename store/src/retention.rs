@@ -49,8 +49,8 @@ pub(crate) fn clean_round(core: &Core, signal: Option<&Signal>) -> Result<usize,
     let config = &core.config;
     let ratio = disk_ratio(&config.commit_log_dir())?;
     let percent = (ratio * 100.0).ceil() as u8;
-    let full = percent > config.disk_space_warning_level_ratio;
-    core.health.set_disk_full(if full { percent } else { 0 });
+    let limit = config.disk_space_warning_level_ratio;
+    core.health.set_disk_full((percent > limit).then_some((percent, limit)));
     if core.health.is_failing() && has_room(&config.commit_log_dir(), config.mapped_file_size_commit_log)? {
         core.health.recovered();
     }

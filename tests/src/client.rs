@@ -56,6 +56,9 @@ pub struct Received {
     pub born: i64,
     pub stored: i64,
     pub at: i64,
+    /// The topic that it was consumed of at first, where it comes from a retry topic. `reconsume_times` may be 0 even so: a client
+    /// that cannot send a message back sends it anew, and loses the number where that takes more than one try.
+    pub retry_topic: Option<String>,
     /// `TIMER_OUT_MS`, which a timer message of 5.x keeps.
     pub out_ms: Option<String>,
 }
@@ -73,17 +76,21 @@ impl Output {
     fn parse(lines: &[String]) -> Result<Self> {
         let mut output = Self::default();
         for line in lines {
-            let value: Value =
-                serde_json::from_str(line).with_context(|| format!("the test client printed {line:?}"))?;
-            if value.get("status").is_some() && value.get("seq").is_some() {
-                output.sent.push(serde_json::from_value(value)?);
-            } else if value.get("msgId").is_some() {
-                output.received.push(serde_json::from_value(value)?);
-            } else {
-                output.events.push(value);
-            }
+            output.add(serde_json::from_str(line).with_context(|| format!("the test client printed {line:?}"))?)?;
         }
         Ok(output)
+    }
+
+    /// Adds one line.
+    pub(crate) fn add(&mut self, line: Value) -> Result<()> {
+        if line.get("status").is_some() && line.get("seq").is_some() {
+            self.sent.push(serde_json::from_value(line)?);
+        } else if line.get("msgId").is_some() {
+            self.received.push(serde_json::from_value(line)?);
+        } else {
+            self.events.push(line);
+        }
+        Ok(())
     }
 
     /// The events of that name.
@@ -166,6 +173,11 @@ impl Invocation {
     pub fn properties(mut self, properties: &[(String, String)]) -> Self {
         self.properties.extend_from_slice(properties);
         self
+    }
+
+    /// The command and its options, as words.
+    pub(crate) fn words(&self) -> &[String] {
+        &self.args
     }
 
     /// Starts it, and waits until its RocketMQ client has started.

@@ -126,7 +126,7 @@ impl History {
         }
         for received in &self.received {
             // Retries have a position of their own, in the retry topic.
-            if received.reconsume_times > 0 {
+            if received.retry_topic.is_some() {
                 continue;
             }
             if let Some(key) = at.get(&position_of(received))
@@ -134,7 +134,7 @@ impl History {
             {
                 faults.add(
                     "other message",
-                    format!("{:?} holds {} and was acknowledged for {key}", position_of(received), received.key),
+                    format!("{:?} was acknowledged for {key} and holds {received:?}", position_of(received)),
                 );
             }
         }
@@ -201,6 +201,7 @@ mod tests {
             born: 0,
             stored: 0,
             at: 0,
+            retry_topic: None,
             out_ms: None,
         }
     }

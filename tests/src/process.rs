@@ -102,6 +102,11 @@ impl Process {
         self.lines.lock().0.clone()
     }
 
+    /// The lines of standard output behind the first `skipped` ones.
+    pub fn lines_after(&self, skipped: usize) -> Vec<String> {
+        self.lines.lock().0.get(skipped..).unwrap_or_default().to_vec()
+    }
+
     /// How many lines of standard output there are so far.
     pub fn line_count(&self) -> usize {
         self.lines.lock().0.len()
@@ -220,7 +225,8 @@ impl Process {
         }
     }
 
-    fn log_tail(&self) -> String {
+    /// The end of the log.
+    pub(crate) fn log_tail(&self) -> String {
         let log = self.log();
         let from = log.char_indices().rev().nth(4000).map_or(0, |(at, _)| at);
         format!("--- {}\n{}", self.log.display(), &log[from..])

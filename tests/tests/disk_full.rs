@@ -155,6 +155,17 @@ impl Scene {
         Ok(line.context("no rocketmq_storage_writable")?.ends_with(" 1"))
     }
 
+    /// `rocketmq_broker_rejected_requests_total` of `/metrics` knows of a limit that was met.
+    fn refusals_are_counted(&self, limit: &str) -> Result<()> {
+        let metrics = self.http("/metrics")?;
+        let label = format!("limit=\"{limit}\"");
+        let counted =
+            |line: &&str| line.starts_with("rocketmq_broker_rejected_requests_total{") && line.contains(&label);
+        let line = metrics.lines().find(counted).with_context(|| format!("no {label}"))?;
+        ensure!(!line.ends_with(" 0"), "nothing was counted: {line}");
+        Ok(())
+    }
+
     /// `rocketmq_storage_dispatch_behind_bytes` of `/metrics` is 0.
     fn is_dispatched(&self) -> Result<bool> {
         let metrics = self.http("/metrics")?;
@@ -199,6 +210,7 @@ fn no_space_left_refuses_sends_until_there_is_room() -> Result<()> {
     scene.disk.fill(0)?;
     scene.store_until_refused(200)?;
     scene.refusals_are(|remark| remark.contains("No space left on device"))?;
+    scene.refusals_are_counted("store")?;
     scene.serves_without_writing("No space left on device").context("on the full disk")?;
     scene.disk.free()?;
     scene.wait_writable()?;
@@ -250,7 +262,8 @@ fn above_the_warning_level_sends_are_refused() -> Result<()> {
     // More than 90 % used, and still room to write.
     scene.disk.fill((DISK_MIB << 20) / 20)?;
     scene.store_until_refused(100)?;
-    scene.refusals_are(|remark| remark.contains("disk full"))?;
+    scene.refusals_are(|remark| remark.contains("disk full") && remark.contains("diskSpaceWarningLevelRatio=90"))?;
+    scene.refusals_are_counted("diskSpaceWarningLevelRatio")?;
     scene.serves_without_writing("disk full")?;
     scene.check()?;
     scene.disk.free()?;
@@ -293,6 +306,7 @@ fn a_file_system_that_turns_read_only_keeps_what_it_has() -> Result<()> {
     }
     scene.ledger.add(attempts)?;
     scene.refusals_are(|remark| remark.contains("poisoned") || remark.contains("Read-only file system"))?;
+    scene.refusals_are_counted("store")?;
     scene.serves_without_writing("the store is poisoned")?;
 
     // On the broken disk it does not start, and says which file it is about.

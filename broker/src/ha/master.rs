@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{FRAME_HEADER, REPORT, frame_header};
 use crate::config::BrokerConfig;
+use crate::limits::{Limit, Limits};
 
 /// `Slave fall behind master` is logged this often, as in Java.
 const FALL_BEHIND_LOG_PERIOD: Duration = Duration::from_mins(1);
@@ -74,6 +75,7 @@ impl HaMaster {
         self: Arc<Self>,
         listener: TcpListener,
         config: Arc<BrokerConfig>,
+        limits: Arc<Limits>,
         shutdown: CancellationToken,
     ) {
         let connections = TaskTracker::new();
@@ -87,6 +89,7 @@ impl HaMaster {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, remote)) if connections.len() >= config.ha_connections_max => {
                         tracing::warn!("HA connection of /{remote} refused: haConnectionsMax={} are open", config.ha_connections_max);
+                        limits.met(Limit::SlaveConnections);
                         drop(stream);
                     }
                     Ok((stream, remote)) => {

@@ -61,8 +61,7 @@ pub(crate) fn stats(broker: &Broker, request: &Command) -> Result<Command, Refus
 
 /// `CLEAN_EXPIRED_CONSUMEQUEUE` and `DELETE_EXPIRED_COMMITLOG`: a round of retention now.
 pub(crate) fn clean_expired(broker: &Arc<Broker>) -> Answer {
-    let broker = Arc::clone(broker);
-    later(move || {
+    later(broker, |broker| {
         let files = broker.store.clean_expired()?;
         tracing::info!(files, "expired files deleted on demand");
         Ok(())
@@ -71,8 +70,7 @@ pub(crate) fn clean_expired(broker: &Arc<Broker>) -> Answer {
 
 /// `CLEAN_UNUSED_TOPIC`: deletes queues whose topic is not there any more.
 pub(crate) fn clean_unused(broker: &Arc<Broker>) -> Answer {
-    let broker = Arc::clone(broker);
-    later(move || {
+    later(broker, |broker| {
         for queues in broker.store.topics_with_queues() {
             if broker.topics.get(&queues.topic).is_none() && !broker.topics.is_system(&queues.topic) {
                 tracing::info!(topic = queues.topic, "queues of an unused topic deleted");
@@ -84,11 +82,13 @@ pub(crate) fn clean_unused(broker: &Arc<Broker>) -> Answer {
 }
 
 /// Deleting files may take long, so it is done beside the connection's task.
-fn later(work: impl FnOnce() -> Result<(), Refusal> + Send + 'static) -> Answer {
-    Answer::later(async {
-        match tokio::task::spawn_blocking(work).await {
+fn later(broker: &Arc<Broker>, work: impl FnOnce(&Broker) -> Result<(), Refusal> + Send + 'static) -> Answer {
+    let broker = Arc::clone(broker);
+    Answer::later(async move {
+        let working = Arc::clone(&broker);
+        match tokio::task::spawn_blocking(move || work(&working)).await {
             Ok(Ok(())) => Command::ok(),
-            Ok(Err(refusal)) => refusal.into_response(),
+            Ok(Err(refusal)) => refusal.into_response(&broker.limits),
             Err(error) => Command::refusal(ResponseCode::SYSTEM_ERROR, error.to_string()),
         }
     })

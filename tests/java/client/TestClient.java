@@ -1,7 +1,9 @@
 import java.io.BufferedOutputStream;
+import java.io.BufferedReader;
 import java.io.FileDescriptor;
 import java.io.FileOutputStream;
 import java.io.IOException;
+import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -65,16 +67,23 @@ public final class TestClient {
         "                  --ordered (queue by seq modulo --shards), --timeout MS, --retries N, --queue Q (of every broker)",
         "  consume         --expect N (distinct keys), --timeout S, --linger S, --until-stdin-closes, --orderly, --broadcast",
         "                  --reply (to requests), --reply-at-end (when it ends),",
-        "                  --sub EXPR, --sql EXPR, --from first|last|YYYYMMDDhhmmss, --threads K, --fail-first N, --max-reconsume N",
+        "                  --sub EXPR, --sql EXPR, --from first|last|YYYYMMDDhhmmss, --threads K, --fail-first N, --max-reconsume N,",
+        "                  --never-modulo N (refuses those whose seq is a multiple of it, each time)",
         "  read            [--broker B] [--queue Q] [--offset O] [--sub EXPR]: pulls every queue up to its end",
         "  offsets         min, max and the group's committed offset of every queue",
-        "  offset-by-time  --time MILLIS: the offset of that store time in every queue");
+        "  offset-by-time  --time MILLIS: the offset of that store time in every queue",
+        "  session         runs commands at the same time, as lines of standard input with tabs between the words say:",
+        "                  start NAME COMMAND OPTION..., stop NAME; what they print is marked with the name");
 
     private final Map<String, String> options = new HashMap<>();
     private final String command;
+    /** The command's name in a session; null outside of one. */
+    private final String name;
+    private final CountDownLatch askedToStop = new CountDownLatch(1);
     private static PrintStream out;
 
-    private TestClient(String[] args) {
+    private TestClient(String name, String[] args) {
+        this.name = name;
         command = args[0];
         for (int i = 1; i < args.length; i++) {
             if (!args[i].startsWith("--")) {
@@ -112,9 +121,9 @@ public final class TestClient {
         Runtime.getRuntime().addShutdownHook(new Thread(TestClient::flush));
         int code = 0;
         try {
-            new TestClient(args).run();
+            new TestClient(null, args).run();
         } catch (Throwable e) {
-            line("event", "error", "error", String.valueOf(e));
+            write("event", "error", "error", String.valueOf(e));
             e.printStackTrace();
             code = 1;
         }
@@ -151,6 +160,9 @@ public final class TestClient {
                 break;
             case "offset-by-time":
                 offsetByTime();
+                break;
+            case "session":
+                session();
                 break;
             default:
                 throw new IllegalArgumentException("no such command: " + command + "\n" + USAGE);
@@ -215,6 +227,7 @@ public final class TestClient {
             worker.join();
         }
         inFlight.acquire(256);
+        line("event", "quiet");
         if (mode.equals("transaction") || mode.equals("oneway")) {
             // One-way requests may still sit in the channel; half messages are asked for by the broker.
             Thread.sleep(number("linger", mode.equals("oneway") ? 1 : 0) * 1000);
@@ -509,7 +522,7 @@ public final class TestClient {
         } else {
             consumer.registerMessageListener((MessageListenerConcurrently) (messages, context) -> {
                 received(messages, context.getMessageQueue(), expect);
-                boolean refuse = messages.stream().anyMatch(m -> m.getReconsumeTimes() < failFirst);
+                boolean refuse = messages.stream().anyMatch(m -> m.getReconsumeTimes() < failFirst || isNever(m));
                 return refuse ? ConsumeConcurrentlyStatus.RECONSUME_LATER : ConsumeConcurrentlyStatus.CONSUME_SUCCESS;
             });
         }
@@ -538,6 +551,10 @@ public final class TestClient {
             replier.shutdown();
         }
         line("event", "summary", "complete", complete, "distinct", seen.size(), "delivered", delivered.get());
+    }
+
+    private boolean isNever(MessageExt message) {
+        return has("never-modulo") && Long.parseLong(message.getUserProperty("seq")) % number("never-modulo", 1) == 0;
     }
 
     private void received(Collection<MessageExt> messages, MessageQueue queue, long expect) {
@@ -670,6 +687,42 @@ public final class TestClient {
         line("event", "summary");
     }
 
+    // ---- session -----------------------------------------------------------------------------------------------
+
+    private void session() throws Exception {
+        Map<String, TestClient> clients = new HashMap<>();
+        List<Thread> threads = new ArrayList<>();
+        BufferedReader lines = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        line("event", "started");
+        for (String text = lines.readLine(); text != null; text = lines.readLine()) {
+            String[] words = text.split("\t");
+            if (words[0].equals("stop")) {
+                clients.remove(words[1]).askedToStop.countDown();
+                continue;
+            }
+            TestClient client = new TestClient(words[1], Arrays.copyOfRange(words, 2, words.length));
+            clients.put(words[1], client);
+            Thread thread = new Thread(client::runInSession, words[1]);
+            thread.start();
+            threads.add(thread);
+        }
+        clients.values().forEach(client -> client.askedToStop.countDown());
+        for (Thread thread : threads) {
+            thread.join();
+        }
+    }
+
+    private void runInSession() {
+        String error = null;
+        try {
+            run();
+        } catch (Exception e) {
+            e.printStackTrace();
+            error = String.valueOf(e);
+        }
+        line("event", "ended", "error", error);
+    }
+
     // ---- shared by the commands --------------------------------------------------------------------------------
 
     private void configure(ClientConfig client) {
@@ -685,13 +738,17 @@ public final class TestClient {
         client.setInstanceName("test-" + ProcessHandle.current().pid() + "-" + System.nanoTime());
     }
 
-    private static void onStdinClosed(Runnable action) {
+    /** In a session its input is that of all, and a line of it says when one is to stop. */
+    private void onStdinClosed(Runnable action) {
         Thread thread = new Thread(() -> {
             try {
-                while (System.in.read() >= 0) {
+                if (name != null) {
+                    askedToStop.await();
+                }
+                while (name == null && System.in.read() >= 0) {
                     // Only the end matters.
                 }
-            } catch (IOException e) {
+            } catch (IOException | InterruptedException e) {
                 // A broken pipe is an end too.
             }
             action.run();
@@ -700,7 +757,7 @@ public final class TestClient {
         thread.start();
     }
 
-    private static void print(MessageExt message, String broker) {
+    private void print(MessageExt message, String broker) {
         String key = String.valueOf(message.getKeys());
         boolean whole = Arrays.equals(message.getBody(), body(key, message.getBody().length));
         String seq = message.getUserProperty("seq");
@@ -709,7 +766,7 @@ public final class TestClient {
             "commitLogOffset", message.getCommitLogOffset(), "reconsumeTimes", message.getReconsumeTimes(),
             "tags", message.getTags(), "storeHost", String.valueOf(message.getStoreHost()), "size", message.getBody().length,
             "whole", whole, "born", message.getBornTimestamp(), "stored", message.getStoreTimestamp(), "at", System.currentTimeMillis(),
-            "outMs", message.getProperty("TIMER_OUT_MS"));
+            "outMs", message.getProperty("TIMER_OUT_MS"), "retryTopic", message.getProperty("RETRY_TOPIC"));
     }
 
     private boolean has(String option) {
@@ -728,8 +785,19 @@ public final class TestClient {
         return has(option) ? Long.parseLong(options.get(option)) : otherwise;
     }
 
-    /** Prints one JSON object from alternating names and values. */
-    private static void line(Object... pairs) {
+    /** Prints one JSON object from alternating names and values, and whose it is. */
+    private void line(Object... pairs) {
+        if (name == null) {
+            write(pairs);
+            return;
+        }
+        Object[] marked = Arrays.copyOf(pairs, pairs.length + 2);
+        marked[pairs.length] = "as";
+        marked[pairs.length + 1] = name;
+        write(marked);
+    }
+
+    private static void write(Object... pairs) {
         StringBuilder json = new StringBuilder("{");
         for (int i = 0; i < pairs.length; i += 2) {
             json.append(i == 0 ? "\"" : ",\"").append(pairs[i]).append("\":");

@@ -4,7 +4,6 @@
 //! `RMQ_ROUNDS` the number of rounds. What is random is decided by the seed; when the process dies is up to the machine.
 
 mod churn;
-mod commits;
 
 use std::{
     path::PathBuf,
@@ -14,10 +13,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use churn::Churn;
-use commits::Commits;
 use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use rocketmq_tests::{
     cluster::{Broker, Kind},
+    commits::{self, Commits},
     ledger::Ledger,
     load::{BODY_MAX, Load, Numbers, Plan},
     process::wait_until,
@@ -153,7 +152,7 @@ impl Storm {
         let broker = &mut self.broker;
         let commits = &mut self.commits;
         std::thread::scope(|scope| {
-            let committed = scope.spawn(|| commits.run(addr));
+            let committed = scope.spawn(|| commits.run(addr, Duration::ZERO));
             std::thread::sleep(lives);
             let persisted = commits::persisted(&store);
             let ended = if ends_well { broker.stop().map(drop) } else { broker.kill9() };

@@ -1,19 +1,22 @@
 //! A consumer group that commits without rest. Of its offsets, those that were seen in the file may not go back.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use rocketmq_tests::reader::Reader;
+
+use crate::reader::Reader;
 
 const GROUP: &str = "GID_commits";
-const TOPIC: &str = "Storm";
-const QUEUES: i32 = 4;
+/// The topic in which it commits, of at least so many queues.
+pub const TOPIC: &str = "Storm";
+pub const QUEUES: i32 = 4;
 
 /// Offsets by queue.
-type Offsets = BTreeMap<i32, i64>;
+pub type Offsets = BTreeMap<i32, i64>;
 
-#[derive(Default)]
-pub(crate) struct Commits {
+/// What is known of the offsets of one broker's group.
+#[derive(Debug, Default)]
+pub struct Commits {
     /// What was sent last, answered or not.
     sent: Offsets,
     /// What must be there at least.
@@ -21,11 +24,12 @@ pub(crate) struct Commits {
 }
 
 impl Commits {
-    /// Commits growing offsets until the broker dies.
-    pub(crate) fn run(&mut self, addr: SocketAddr) -> Result<()> {
+    /// Commits growing offsets until the broker dies, with a pause between any two.
+    pub fn run(&mut self, addr: SocketAddr, pause: Duration) -> Result<()> {
         let Ok(mut reader) = Reader::connect(addr) else { return Ok(()) };
         let mut next = self.sent.values().max().copied().unwrap_or(0);
         loop {
+            std::thread::sleep(pause);
             next += 1;
             let queue = (next % i64::from(QUEUES)) as i32;
             self.sent.insert(queue, next);
@@ -37,7 +41,7 @@ impl Commits {
 
     /// What the file held before the end of the process is kept; a clean end keeps everything that was acknowledged, which is all
     /// but the last one sent.
-    pub(crate) fn expect(&mut self, persisted: Offsets, ends_well: bool) {
+    pub fn expect(&mut self, persisted: Offsets, ends_well: bool) {
         for (queue, offset) in persisted {
             let floor = self.floor.entry(queue).or_insert(offset);
             *floor = offset.max(*floor);
@@ -51,7 +55,7 @@ impl Commits {
     }
 
     /// Asks the broker.
-    pub(crate) fn check(&mut self, reader: &mut Reader) -> Result<()> {
+    pub fn check(&mut self, reader: &mut Reader) -> Result<()> {
         for (queue, floor) in &mut self.floor {
             let offset = reader.consumer_offset(GROUP, TOPIC, *queue)?;
             let offset = offset.with_context(|| format!("queue {queue} was at {floor} and has no offset"))?;
@@ -64,7 +68,7 @@ impl Commits {
 }
 
 /// What `consumerOffset.json` of the store holds now. fastjson writes numbers as keys without quotes, so this is no JSON.
-pub(crate) fn persisted(store: &Path) -> Result<Offsets> {
+pub fn persisted(store: &Path) -> Result<Offsets> {
     let path = store.join("config/consumerOffset.json");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
