@@ -27,7 +27,7 @@ test: ## everything; installs what it needs
 unit: ## the tests within the crates
 	./scripts/test unit
 
-interop: ## Java clients and servers against ours
+interop: ## Java and Go clients and Java servers against ours
 	./scripts/test setup image interop
 
 crash: ## kill -9 under load

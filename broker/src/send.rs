@@ -111,7 +111,7 @@ fn try_send(
     let appended = if is_batch {
         append_batch(broker, &config, &message)
     } else if is_half {
-        with_cluster(&config, &message, |half| transaction::append_half(broker, half, &header.producer_group))
+        with_origin(&config, &message, |half| transaction::append_half(broker, half, &header.producer_group))
     } else {
         append_single(broker, &config, &message, waiting)
     }
@@ -255,17 +255,25 @@ fn append_single(
     message: &NewMessage<'_>,
     waiting: Waiting,
 ) -> Result<Appended, StoreError> {
-    with_cluster(config, message, |message| waiting.append(broker, message))
+    with_origin(config, message, |message| waiting.append(broker, message))
 }
 
-/// Every stored message says where it is from.
-fn with_cluster<R>(config: &BrokerConfig, message: &NewMessage<'_>, append: impl FnOnce(&NewMessage<'_>) -> R) -> R {
+/// Stores the message with what every message says of where it is from.
+fn with_origin<R>(config: &BrokerConfig, message: &NewMessage<'_>, append: impl FnOnce(&NewMessage<'_>) -> R) -> R {
     STORED_PROPERTIES.with_borrow_mut(|stored| {
         stored.clear();
         stored.extend_from_slice(message.properties);
-        push_property(stored, "CLUSTER", &config.broker_cluster_name);
+        push_origin(stored, config);
         append(&NewMessage { properties: stored, ..*message })
     })
+}
+
+/// The last two are those that brokers of 5.x add (`AbstractSendMessageProcessor.buildMsgContext`): its consumers write no trace of a
+/// message without a region (`AsyncTraceDispatcher`), and those of 4.9 none of one that says `false`.
+fn push_origin(stored: &mut Vec<u8>, config: &BrokerConfig) {
+    push_property(stored, "CLUSTER", &config.broker_cluster_name);
+    push_property(stored, "MSG_REGION", &config.region_id);
+    push_property(stored, "TRACE_ON", if config.trace_on { "true" } else { "false" });
 }
 
 /// Takes a batch apart: `i32 size | i32 magic | i32 crc | i32 flag | i32 length, body | i16 length,
@@ -283,7 +291,7 @@ fn append_batch(broker: &Broker, config: &BrokerConfig, whole: &NewMessage<'_>) 
                     push_property(&mut text, name, value);
                 }
             }
-            push_property(&mut text, "CLUSTER", &config.broker_cluster_name);
+            push_origin(&mut text, config);
             text
         })
         .collect();

@@ -1,4 +1,5 @@
-//! The Java test client as a typed thing: what to run, and what it printed. The program itself is `tests/java/client/TestClient.java`.
+//! A test client as a typed thing: what to run, and what it printed. The programs themselves are `tests/java/client/TestClient.java`
+//! and `tests/go/client`, which take the same options and print the same lines.
 
 use std::time::Duration;
 
@@ -7,9 +8,32 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    go,
     java::{self, Version},
     process::{Process, scratch_dir},
 };
+
+/// Whose client library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    Java(Version),
+    Go,
+}
+
+impl From<Version> for Library {
+    fn from(version: Version) -> Self {
+        Self::Java(version)
+    }
+}
+
+impl std::fmt::Display for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Java(version) => version.fmt(f),
+            Self::Go => write!(f, "go-{}", go::VERSION),
+        }
+    }
+}
 
 /// One message as its producer saw it.
 #[derive(Debug, Clone, Deserialize)]
@@ -99,17 +123,17 @@ impl Output {
     }
 }
 
-/// A client of one version at one name server, from which commands are started.
+/// A client of one library at one name server, from which commands are started.
 #[derive(Debug, Clone)]
 pub struct Client {
-    pub version: Version,
+    pub library: Library,
     pub namesrv: String,
 }
 
 impl Client {
-    /// A client of `version` that knows the name servers `namesrv` (`host:port;host:port`).
-    pub fn new(version: Version, namesrv: &str) -> Self {
-        Self { version, namesrv: namesrv.to_owned() }
+    /// A client of `library` that knows the name servers `namesrv` (`host:port;host:port`).
+    pub fn new(library: impl Into<Library>, namesrv: &str) -> Self {
+        Self { library: library.into(), namesrv: namesrv.to_owned() }
     }
 
     /// `produce` to `topic`.
@@ -125,7 +149,7 @@ impl Client {
     /// Any command of the test client.
     pub fn command(&self, command: &str, topic: &str) -> Invocation {
         Invocation {
-            version: self.version,
+            library: self.library,
             args: vec![
                 command.to_owned(),
                 "--namesrv".to_owned(),
@@ -141,7 +165,7 @@ impl Client {
 /// A command of the test client that is not started yet.
 #[derive(Debug, Clone)]
 pub struct Invocation {
-    version: Version,
+    library: Library,
     args: Vec<String>,
     properties: Vec<(String, String)>,
 }
@@ -161,7 +185,7 @@ impl Invocation {
         self
     }
 
-    /// Adds `-Dname=value`.
+    /// Adds `-Dname=value`, of Java's client.
     #[must_use]
     pub fn property(mut self, name: &str, value: &str) -> Self {
         self.properties.push((name.to_owned(), value.to_owned()));
@@ -183,10 +207,13 @@ impl Invocation {
     /// Starts it, and waits until its RocketMQ client has started.
     pub fn start(&self) -> Result<Running> {
         let home = scratch_dir()?;
-        let mut command = java::client_command(self.version, home.path())?;
+        let mut command = match self.library {
+            Library::Java(version) => java::client_command(version, home.path())?,
+            Library::Go => go::client_command(home.path())?,
+        };
         java::set_properties(&mut command, &self.properties);
         command.args(&self.args);
-        let name = format!("java client {}: {}", self.version, self.args.join(" "));
+        let name = format!("client {}: {}", self.library, self.args.join(" "));
         let process = Process::spawn(&name, command, &home.path().join("log"))?;
         Ok(Running { process, _home: home })
     }

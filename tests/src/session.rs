@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
-    client::{Client, Invocation, Output},
-    java,
+    client::{Invocation, Output},
+    java::{self, Version},
     process::{Process, scratch_dir, wait_until},
 };
 
@@ -25,12 +25,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts a session without commands, and waits for it.
-    pub fn start(client: &Client) -> Result<Self> {
+    /// Starts a session of a Java client without commands, and waits for it.
+    pub fn start(version: Version) -> Result<Self> {
         let home = scratch_dir()?;
-        let mut command = java::client_command(client.version, home.path())?;
+        let mut command = java::client_command(version, home.path())?;
         command.args(["session", "--topic", "none"]);
-        let process = Process::spawn(&format!("java session {}", client.version), command, &home.path().join("log"))?;
+        let process = Process::spawn(&format!("java session {version}"), command, &home.path().join("log"))?;
         process.wait_for_line(START, |line| line.contains("\"started\""))?;
         Ok(Self { process, output: BTreeMap::new(), read: 1, _home: home })
     }

@@ -1,8 +1,11 @@
 //! Clients: their heartbeats, subscriptions, connections and queue locks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use super::MessageQueue;
 
@@ -115,7 +118,8 @@ pub struct ConsumerData {
 pub struct SubscriptionData {
     /// A feature long gone.
     pub class_filter_mode: bool,
-    /// Java's hashes of the tags.
+    /// Java's hashes of the tags. The Go client writes them as texts, which fastjson takes for numbers too.
+    #[serde(deserialize_with = "tag_codes")]
     pub code_set: BTreeSet<i32>,
     /// `TAG` or `SQL92`.
     pub expression_type: String,
@@ -127,6 +131,21 @@ pub struct SubscriptionData {
     pub tags_set: BTreeSet<String>,
     /// The topic.
     pub topic: String,
+}
+
+fn tag_codes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<i32>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Code<'a> {
+        Number(i32),
+        Text(#[serde(borrow)] Cow<'a, str>),
+    }
+    let codes = Vec::<Code<'de>>::deserialize(deserializer)?;
+    let number = |code| match code {
+        Code::Number(number) => Ok(number),
+        Code::Text(text) => text.parse().map_err(D::Error::custom),
+    };
+    codes.into_iter().map(number).collect()
 }
 
 /// Answer to `QUERY_SUBSCRIPTION_BY_CONSUMER` (`QuerySubscriptionResponseBody` in Java).
@@ -241,5 +260,16 @@ mod tests {
         assert_eq!(consumer.message_model, MessageModel::Broadcasting);
         assert_eq!(consumer.consume_from_where, ConsumeFromWhere::FirstOffset);
         assert!(consumer.subscription_data_set[0].code_set.contains(&2_598_919));
+    }
+
+    #[test]
+    fn the_go_client_writes_codes_as_texts() {
+        let read = |codes: &str| {
+            let text = format!(r#"{{"codeSet":{codes},"tagsSet":["TagA"],"topic":"T"}}"#);
+            fastjson::from_slice::<SubscriptionData>(text.as_bytes()).map(|subscription| subscription.code_set)
+        };
+        assert_eq!(read(r#"["2598919","-7"]"#).unwrap(), BTreeSet::from([2_598_919, -7]));
+        assert_eq!(read("[2598919,-7]").unwrap(), BTreeSet::from([2_598_919, -7]));
+        assert!(read(r#"["TagA"]"#).is_err());
     }
 }

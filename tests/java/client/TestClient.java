@@ -59,6 +59,7 @@ public final class TestClient {
     private static final String USAGE = String.join("\n",
         "usage: TestClient COMMAND --topic T [options]",
         "  every command   --namesrv A (default: the environment's NAMESRV_ADDR)  --group G  --vip",
+        "  produce, consume --trace [--trace-topic T]",
         "  produce         --count N | --until-stdin-closes, --size B, --threads K, --rate PER_SECOND, --run ID, --start-seq S",
         "                  --mode sync|async|oneway|batch|transaction|request|request-async, --batch N, --tags A,B, --delay-level L",
         "                  --timer sec|ms|at (5.x), --delay-ms MS (of the last message), --delay-step-ms MS (more for each before it),",
@@ -183,7 +184,8 @@ public final class TestClient {
         int threads = (int) number("threads", 1);
         long rate = number("rate", 0);
         String run = text("run", Long.toString(System.nanoTime(), 36));
-        DefaultMQProducer producer = mode.equals("transaction") ? transactional() : new DefaultMQProducer(text("group", "test_producer"));
+        DefaultMQProducer producer = mode.equals("transaction") ? transactional()
+            : new DefaultMQProducer(text("group", "test_producer"), has("trace"), text("trace-topic", null));
         configure(producer);
         producer.setSendMsgTimeout((int) number("timeout", 15_000));
         producer.setRetryTimesWhenSendFailed((int) number("retries", 2));
@@ -487,7 +489,8 @@ public final class TestClient {
         long expect = number("expect", Long.MAX_VALUE);
         long timeout = number("timeout", 60);
         int failFirst = (int) number("fail-first", 0);
-        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(text("group", "test_consumer"));
+        DefaultMQPushConsumer consumer =
+            new DefaultMQPushConsumer(text("group", "test_consumer"), has("trace"), text("trace-topic", null));
         configure(consumer);
         consumer.setPersistConsumerOffsetInterval(1000);
         String from = text("from", "first");

@@ -9,9 +9,14 @@ use anyhow::{Result, ensure};
 use rocketmq_tests::{
     client::{Invocation, Received, Sent},
     history::History,
+    process::wait_until,
+    wire::Wire,
 };
 
-use crate::{Scenario, peer::Peer};
+use crate::{
+    Scenario,
+    peer::{Peer, Session},
+};
 
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("tags", tags),
@@ -247,17 +252,19 @@ fn retry_and_dead_letter(peer: &Peer) -> Result<()> {
     peer.shared(|session| {
         let topic = session.topic("Retry", 2)?;
         produce(&session.client.produce(&topic).arg("count", 10))?;
-        let patient =
-            session.client.consume(&topic, &format!("g_{topic}")).arg("fail-first", 2).arg("timeout", 30).start()?;
         let dead = format!("dead_{topic}");
-        let strict = session
-            .client
-            .consume(&topic, &dead)
-            .arg("fail-first", 9)
-            .arg("max-reconsume", 1)
-            .arg("timeout", 30)
-            .start()?;
-        let (patient, strict) = (patient.finish(LONG)?, strict.finish(LONG)?);
+        let letters = format!("%DLQ%{dead}");
+        let consume =
+            |group: &str| session.client.consume(&topic, group).flag("until-stdin-closes").arg("timeout", 300);
+        let patient = consume(&format!("g_{topic}")).arg("fail-first", 2).arg("linger", 3).start()?;
+        let strict = consume(&dead).arg("fail-first", 9).arg("max-reconsume", 1).arg("linger", 3).start()?;
+        // A client asks for the route of its retry topic, and shares it out, in its own time: Go takes up to fifty seconds.
+        wait_until(LONG, || {
+            Ok(patient.so_far()?.received.len() >= 30
+                && strict.so_far()?.received.len() >= 20
+                && messages_in(session, &letters)? >= 10)
+        })?;
+        let (patient, strict) = (patient.stop(LONG)?, strict.stop(LONG)?);
         let times = |received: &[Received]| {
             let mut times: BTreeMap<u64, Vec<i32>> = BTreeMap::new();
             for received in received {
@@ -281,10 +288,21 @@ fn retry_and_dead_letter(peer: &Peer) -> Result<()> {
             "{:?}",
             patient.received.last()
         );
-        let letters = session.client.command("read", &format!("%DLQ%{dead}")).run(LONG)?;
+        let letters = session.client.command("read", &letters).run(LONG)?;
         ensure!(seqs(&letters.received) == (0..10).collect(), "dead letters: {:?}", seqs(&letters.received));
         Ok(())
     })
+}
+
+/// How many messages all brokers have of a topic of one queue; none where there is no such topic.
+fn messages_in(session: &Session<'_>, topic: &str) -> Result<i64> {
+    let mut total = 0;
+    for broker in &session.cluster.brokers {
+        let mut wire = Wire::connect(broker.socket(), Duration::from_secs(20))?;
+        let answer = wire.call(30, &[("topic", topic), ("queueId", "0")], &[])?;
+        total += answer.ext.get("offset").and_then(|offset| offset.parse::<i64>().ok()).unwrap_or(0);
+    }
+    Ok(total)
 }
 
 /// A group that is new to a young queue starts at its beginning in either case; what comes later comes to both.

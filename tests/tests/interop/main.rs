@@ -1,18 +1,20 @@
-//! The real Java clients and tools against our servers, and against Java's own as a control: a scenario that fails there too
+//! The real Java and Go clients and Java's tools against our servers, and against Java's own as a control: a scenario that fails there too
 //! says something about the scenario.
 //!
-//! Every scenario is run for each version of the Java client. The clusters are shared by the scenarios and live as long as this
+//! Every scenario is run for each version of the Java client, and those of `going` for the Go client. The clusters are shared by the scenarios and live as long as this
 //! program. `cargo test --test interop -- NAME` chooses; a trial's name is `servers/client version/scenario`. `RMQ_SCENARIOS=a,b` keeps
 //! only scenarios of these names.
 
 mod admin;
 mod consuming;
 mod delaying;
+mod going;
 mod lifecycle;
 mod peer;
 mod requesting;
 mod sending;
 mod tls;
+mod tracing;
 mod transacting;
 
 use std::{
@@ -23,7 +25,7 @@ use std::{
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use peer::{Clusters, Peer};
-use rocketmq_tests::{cluster::Kind, java::Version};
+use rocketmq_tests::{client::Library, cluster::Kind, java::Version};
 
 type Scenario = fn(&Peer) -> anyhow::Result<()>;
 
@@ -36,10 +38,12 @@ fn main() {
     args.test_threads.get_or_insert(3);
     let clusters = Arc::new(Clusters::default());
     let mut trials = Vec::new();
-    for client in Version::ALL {
+    // The Java beside the Go client is the one that it was made for.
+    let libraries = Version::ALL.map(|version| (Library::Java(version), version));
+    for (library, client) in libraries.into_iter().chain([(Library::Go, Version::V4_9_7)]) {
         for servers in [Kind::Ours, Kind::Java(client)] {
             let control = servers != Kind::Ours;
-            for (name, scenario) in scenarios() {
+            for (name, scenario) in scenarios(library) {
                 // With Java in every role, these are the same as their counterparts.
                 if control && (name.starts_with("our_") || name.starts_with("we_")) {
                     continue;
@@ -54,7 +58,7 @@ fn main() {
                 let clusters = Arc::clone(&clusters);
                 let trial = move || {
                     let began = Instant::now();
-                    let peer = Peer { client, servers, clusters };
+                    let peer = Peer { library, client, servers, clusters };
                     let result = scenario(&peer).map_err(|error| Failed::from(format!("{error:#}")));
                     let took = began.elapsed();
                     if took > SLOW {
@@ -62,7 +66,7 @@ fn main() {
                     }
                     result
                 };
-                trials.push(Trial::test(format!("{servers}/{client}/{name}"), trial));
+                trials.push(Trial::test(format!("{servers}/{library}/{name}"), trial));
             }
         }
     }
@@ -73,7 +77,7 @@ fn main() {
     conclusion.exit();
 }
 
-fn scenarios() -> Vec<(&'static str, Scenario)> {
+fn scenarios(library: Library) -> Vec<(&'static str, Scenario)> {
     let mut all = [
         sending::SCENARIOS,
         requesting::SCENARIOS,
@@ -83,8 +87,13 @@ fn scenarios() -> Vec<(&'static str, Scenario)> {
         admin::SCENARIOS,
         lifecycle::SCENARIOS,
         tls::SCENARIOS,
+        tracing::SCENARIOS,
     ]
     .concat();
+    if library == Library::Go {
+        all.retain(|(name, _)| going::AS_JAVA.contains(name));
+        all.extend(going::SCENARIOS);
+    }
     if let Ok(wanted) = std::env::var("RMQ_SCENARIOS") {
         all.retain(|(name, _)| wanted.split(',').any(|one| one == *name));
     }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use rocketmq_tests::{
-    client::Client,
+    client::{Client, Library},
     cluster::{Cluster, Kind},
     java::Version,
     process::wait_until,
@@ -38,6 +38,9 @@ impl Clusters {
 
 /// A scenario's surroundings.
 pub(crate) struct Peer {
+    /// Whose client the scenarios of a shared cluster run.
+    pub(crate) library: Library,
+    /// The Java version of tools, of Java's servers and of clients that are Java's in any case.
     pub(crate) client: Version,
     pub(crate) servers: Kind,
     pub(crate) clusters: Arc<Clusters>,
@@ -47,7 +50,6 @@ pub(crate) struct Peer {
 pub(crate) struct Session<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) client: Client,
-    version: Version,
 }
 
 impl Peer {
@@ -58,16 +60,17 @@ impl Peer {
     }
 
     fn session<'a>(&self, cluster: &'a Cluster) -> Session<'a> {
-        Session { cluster, client: Client::new(self.client, &cluster.addr()), version: self.client }
+        Session { cluster, client: Client::new(self.library, &cluster.addr()) }
     }
 }
 
 impl Session<'_> {
     /// A name that no other scenario uses; no digits, which the shapes of outputs would swallow.
     pub(crate) fn name(&self, name: &str) -> String {
-        let line = match self.version {
-            Version::V4_9_7 => "four",
-            Version::V5_5_0 => "five",
+        let line = match self.client.library {
+            Library::Java(Version::V4_9_7) => "four",
+            Library::Java(Version::V5_5_0) => "five",
+            Library::Go => "go",
         };
         format!("{name}_{line}")
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rocketmq_tests::{
     client::{Client, Received},
+    java::Version,
     session::Session,
 };
 use rustix::process::Signal;
@@ -15,6 +16,7 @@ const START: Duration = Duration::from_mins(1);
 
 /// A running process of consumers, and what those before it saw.
 pub(crate) struct Crew {
+    version: Version,
     client: Client,
     /// The last one runs.
     sessions: Vec<Session>,
@@ -23,9 +25,10 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    pub(crate) fn start(client: Client) -> Result<Self> {
-        let sessions = vec![Session::start(&client)?];
-        let mut crew = Self { client, sessions, lives: [0; GROUPS.len()] };
+    pub(crate) fn start(version: Version, namesrv: &str) -> Result<Self> {
+        let sessions = vec![Session::start(version)?];
+        let client = Client::new(version, namesrv);
+        let mut crew = Self { version, client, sessions, lives: [0; GROUPS.len()] };
         for member in 0..GROUPS.len() {
             crew.join(member)?;
         }
@@ -59,7 +62,7 @@ impl Crew {
     /// SIGKILL for all members at once, which come back.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.session()?.kill()?;
-        self.sessions.push(Session::start(&self.client)?);
+        self.sessions.push(Session::start(self.version)?);
         (0..GROUPS.len()).try_for_each(|member| self.join(member))
     }
 
@@ -76,7 +79,7 @@ impl Crew {
         self.session()?.read()?;
         for (name, output) in self.sessions.iter().flat_map(Session::outputs) {
             for ended in output.events_named("ended") {
-                ensure!(ended["error"].is_null(), "{name} of {} failed: {}", self.client.version, ended["error"]);
+                ensure!(ended["error"].is_null(), "{name} of {} failed: {}", self.version, ended["error"]);
             }
         }
         Ok(())

@@ -96,15 +96,15 @@ impl Soak {
         let mut soak = Self { producers: Vec::new(), crews: Vec::new(), stations, namesrv };
         for version in Version::ALL {
             let client = Client::new(version, &soak.namesrv.addr());
-            let mut producers = Session::start(&client)?;
+            let mut producers = Session::start(version)?;
             for flow in &FLOWS {
-                producers.run(flow.topic, &flow.producer(&client))?;
+                producers.run(flow.topic, &flow.producer(version, &client))?;
             }
             for flow in &FLOWS {
                 producers.wait_for_event(flow.topic, "started", START)?;
             }
             soak.producers.push(producers);
-            soak.crews.push(Crew::start(client)?);
+            soak.crews.push(Crew::start(version, &soak.namesrv.addr())?);
         }
         Ok(soak)
     }

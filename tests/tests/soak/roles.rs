@@ -124,14 +124,14 @@ pub(crate) fn is_hopeless(sent: &Sent) -> bool {
 
 impl Flow {
     /// The producer of one version. Both versions' are of one group, so that either answers for the transactions of both.
-    pub(crate) fn producer(&self, client: &Client) -> Invocation {
-        let line = match client.version {
+    pub(crate) fn producer(&self, version: Version, client: &Client) -> Invocation {
+        let line = match version {
             Version::V4_9_7 => "four",
             Version::V5_5_0 => "five",
         };
         let run = client.produce(self.topic).arg("group", format!("producers_of_{}", self.topic));
         let run = run.arg("mode", self.mode).arg("rate", RATE).arg("run", line).flag("until-stdin-closes");
-        (self.options)(run, client.version)
+        (self.options)(run, version)
     }
 }
 
