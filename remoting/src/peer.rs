@@ -254,6 +254,12 @@ pub(crate) struct Connection {
     outgoing: mpsc::Receiver<Command>,
 }
 
+/// An IPv4 address that a socket of both kinds shows as an IPv6 one is what it is: it stands in messages and is shown to users,
+/// as in Java (`InetAddress.getByAddress`).
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 impl Connection {
     pub(crate) fn new(stream: Stream, limits: &ConnectionLimits) -> io::Result<Self> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -262,8 +268,8 @@ impl Connection {
         let (sender, outgoing) = mpsc::channel(limits.outgoing);
         let peer = Peer {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            remote: socket.peer_addr()?,
-            local: socket.local_addr()?,
+            remote: canonical(socket.peer_addr()?),
+            local: canonical(socket.local_addr()?),
             outgoing: sender,
             outgoing_max: limits.outgoing,
             waiting: Mutex::default(),

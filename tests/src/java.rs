@@ -135,11 +135,11 @@ pub fn client_command(version: Version, home: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Gives a `java` command system properties.
+/// Gives a `java` command system properties, which win over those that every command has.
 pub fn set_properties(command: &mut Command, properties: &[(String, String)]) {
     if !properties.is_empty() {
         let options: Vec<_> = properties.iter().map(|(key, value)| format!("-D{key}={value}")).collect();
-        command.env("JDK_JAVA_OPTIONS", options.join(" "));
+        command.env("_JAVA_OPTIONS", options.join(" "));
     }
 }
 

@@ -49,6 +49,11 @@ impl Reader {
         Ok(Self { wire: Wire::connect(addr, Duration::from_mins(1))? })
     }
 
+    /// Where it is connected to.
+    pub fn remote(&self) -> Result<SocketAddr> {
+        self.wire.remote()
+    }
+
     /// Creates or changes a topic of `queues` queues.
     pub fn create_topic(&mut self, topic: &str, queues: i32) -> Result<Response> {
         self.wire.create_topic(topic, queues)

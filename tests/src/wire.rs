@@ -40,6 +40,11 @@ impl Wire {
         Ok(Self { stream, opaque: 0 })
     }
 
+    /// Where it is connected to.
+    pub fn remote(&self) -> Result<SocketAddr> {
+        Ok(self.stream.peer_addr()?)
+    }
+
     /// A second handle of the same connection, to receive on while the first one sends.
     pub fn second_handle(&self) -> Result<Self> {
         Ok(Self { stream: self.stream.try_clone()?, opaque: self.opaque })

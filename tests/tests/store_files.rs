@@ -2,6 +2,9 @@
 //! message by offset, by log offset, by key and by time, with topics, committed offsets and delayed messages. What we derive from Java's log is
 //! Java's own consume queues and index, byte for byte.
 
+#[path = "store_files/forms.rs"]
+mod forms;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

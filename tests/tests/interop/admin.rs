@@ -25,6 +25,7 @@ pub(crate) const SCENARIOS: &[(&str, Scenario)] =
 pub(crate) const OF_5: [&str; 1] = ["lists_from_files"];
 
 const LONG: Duration = Duration::from_mins(1);
+const QUERY_CONSUMER_OFFSET: i32 = 14;
 const GET_BROKER_RUNTIME_INFO: i32 = 28;
 const GET_TOPIC_CONFIG: i32 = 351;
 const GET_SUBSCRIPTIONGROUP_CONFIG: i32 = 352;
@@ -165,6 +166,8 @@ fn run_all(peer: &Peer, tool: Tool) -> Result<()> {
     producer.wait_for_lines(1, Duration::from_secs(30))?;
     // A client commits its offsets for the first time ten seconds after its start.
     std::thread::sleep(Duration::from_secs(12));
+    wait_until(LONG, || Ok(committed(&cluster, topic, "golden_group")? >= 64))
+        .context("the group's committed offsets")?;
     let first = produced.sent.first().context("nothing was sent")?;
     let (offset_id, id) = (first.offset_msg_id.clone().unwrap_or_default(), first.msg_id.clone().unwrap_or_default());
     let broker = first.broker.clone().unwrap_or_default();
@@ -216,6 +219,20 @@ fn run_all(peer: &Peer, tool: Tool) -> Result<()> {
     judge(last_steps(&address));
     ensure!(faults.is_empty(), "{} commands differ:\n{}", faults.len(), faults.join("\n"));
     Ok(())
+}
+
+/// What a group has committed of a topic's four queues on all brokers.
+fn committed(cluster: &Cluster, topic: &str, group: &str) -> Result<i64> {
+    let mut sum = 0;
+    for broker in &cluster.brokers {
+        let mut wire = Wire::connect(broker.socket(), LONG)?;
+        for queue in ["0", "1", "2", "3"] {
+            let fields = [("consumerGroup", group), ("topic", topic), ("queueId", queue)];
+            let answer = wire.call(QUERY_CONSUMER_OFFSET, &fields, &[])?;
+            sum += answer.ext.get("offset").map_or(Ok(0), |offset| offset.parse())?;
+        }
+    }
+    Ok(sum)
 }
 
 /// On a cluster without traffic.
