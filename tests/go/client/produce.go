@@ -44,13 +44,13 @@ func produce(o options) error {
 		onStdinClosed(func() { stopped.Store(true) })
 	}
 	s.sendAll(&stopped)
-	if s.mode == "oneway" || s.mode == "transaction" {
-		// One-way requests may still be on their way; half messages are asked for by the broker.
-		otherwise := int64(0)
-		if s.mode == "oneway" {
-			otherwise = 1
-		}
-		time.Sleep(o.seconds("linger", otherwise))
+	switch s.mode {
+	case "transaction":
+		// Half messages are asked for by the broker.
+		time.Sleep(o.seconds("linger", 0))
+	case "oneway", "request", "request-async":
+		// Requests may still be on their way; the client hands a reply out before it tells the broker that it has it.
+		time.Sleep(o.seconds("linger", 1))
 	}
 	err := s.shutdown()
 	line("event", "summary", "run", run, "ok", s.succeeded.Load(), "failed", s.failed.Load())

@@ -5,7 +5,6 @@
 //! SIGKILL takes a process and not the machine, so nothing that was acknowledged may be lost, in either flush mode. The seed is
 //! printed and decides what happens and when (`RMQ_SEED` sets it); how long it goes on is `SOAK_SECONDS`.
 
-mod committed;
 mod crew;
 mod roles;
 mod schedule;
@@ -18,7 +17,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use committed::{Asked, Samples, Watcher};
 use crew::Crew;
 use rocketmq_tests::{
     client::{Client, Sent},
@@ -51,11 +49,9 @@ fn everything_at_once_keeps_every_promise() -> Result<()> {
     let lasts = Duration::from_secs(number("SOAK_SECONDS").unwrap_or(SECONDS));
     eprintln!("RMQ_SEED={seed} SOAK_SECONDS={}", lasts.as_secs());
     let mut soak = Soak::start(seed)?;
-    let watcher = soak.watch();
     soak.run(seed, lasts).with_context(|| format!("RMQ_SEED={seed}"))?;
     let drained = soak.drain();
-    let samples = watcher.finish()?;
-    let checked = soak.check(&samples);
+    let checked = soak.check();
     drained.and(checked).with_context(|| format!("RMQ_SEED={seed}"))
 }
 
@@ -107,16 +103,6 @@ impl Soak {
             soak.crews.push(Crew::start(version, &soak.namesrv.addr())?);
         }
         Ok(soak)
-    }
-
-    fn watch(&self) -> Watcher {
-        let watched = GROUPS.iter().filter(|group| matches!(group.promise, Promise::Committed | Promise::Order));
-        let brokers = self.stations.iter().map(|station| Asked {
-            name: station.broker.name().to_owned(),
-            addr: station.broker.socket(),
-            life: Arc::clone(&station.life),
-        });
-        Watcher::start(brokers.collect(), watched.map(|group| (group.name, group.topic)).collect())
     }
 
     fn run(&mut self, seed: u64, lasts: Duration) -> Result<()> {
@@ -233,10 +219,10 @@ impl Soak {
         Ok(keys)
     }
 
-    fn check(&mut self, samples: &Samples) -> Result<()> {
+    fn check(&mut self) -> Result<()> {
         let mut faults = Vec::new();
         for (member, group) in GROUPS.iter().enumerate() {
-            if let Err(error) = self.check_group(member, samples) {
+            if let Err(error) = self.check_group(member) {
                 faults.push(format!("{}: {error:#}", group.name));
             }
         }
@@ -256,7 +242,7 @@ impl Soak {
         Ok(())
     }
 
-    fn check_group(&self, member: usize, samples: &Samples) -> Result<()> {
+    fn check_group(&self, member: usize) -> Result<()> {
         let group = &GROUPS[member];
         let all = self.deliveries(member);
         let (acknowledged, delivered) = (all.acknowledged(), all.delivered());
@@ -266,21 +252,17 @@ impl Soak {
             deliveries.check_reached(times(group), group.meant)?;
         }
         all.check_meant(group.meant)?;
-        if matches!(group.promise, Promise::Committed | Promise::Order) {
-            let samples = samples.get(group.name).context("nobody saw its offsets")?;
-            all.check_committed(samples).with_context(|| format!("of {} samples", samples.len()))?;
-        }
         match group.promise {
             Promise::Order => all.check_order(),
             Promise::Delay => all.check_not_early(roles::delay_ms),
             Promise::Retry => all.check_dead_letters(&self.dead_letters(group)?, roles::is_hopeless),
-            Promise::Nothing | Promise::Committed | Promise::Broadcast => Ok(()),
+            Promise::Nothing | Promise::Direct | Promise::Broadcast => Ok(()),
         }
     }
 
     /// Where messages are stored under their topic at once, they lie where the acknowledgement says, and nowhere else.
     fn check_positions(&self, flow: &Flow) -> Result<()> {
-        let direct = |group: &&Group| matches!(group.promise, Promise::Committed | Promise::Order | Promise::Retry);
+        let direct = |group: &&Group| matches!(group.promise, Promise::Direct | Promise::Order | Promise::Retry);
         let Some(group) = GROUPS.iter().position(|group| group.topic == flow.topic && direct(&group)) else {
             return Ok(());
         };

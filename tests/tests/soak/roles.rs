@@ -34,9 +34,9 @@ pub(crate) struct Group {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Promise {
     Nothing,
-    /// The committed offsets are looked at as well.
-    Committed,
-    /// Orderly; its committed offsets are looked at as well.
+    /// Its messages lie under their topic from the beginning, where they were acknowledged.
+    Direct,
+    /// The same, and consumed orderly.
     Order,
     /// Not before its time.
     Delay,
@@ -57,7 +57,7 @@ pub(crate) const FLOWS: [Flow; 7] = [
 ];
 
 pub(crate) const GROUPS: [Group; 9] = [
-    Group { name: "soak_plain", topic: "SoakPlain", options: |run| run, meant: |_| true, promise: Promise::Committed },
+    Group { name: "soak_plain", topic: "SoakPlain", options: |run| run, meant: |_| true, promise: Promise::Direct },
     Group {
         name: "soak_broadcast",
         topic: "SoakPlain",
@@ -65,7 +65,7 @@ pub(crate) const GROUPS: [Group; 9] = [
         meant: |_| true,
         promise: Promise::Broadcast,
     },
-    Group { name: "soak_batch", topic: "SoakBatch", options: |run| run, meant: |_| true, promise: Promise::Committed },
+    Group { name: "soak_batch", topic: "SoakBatch", options: |run| run, meant: |_| true, promise: Promise::Direct },
     Group {
         name: "soak_ordered",
         topic: "SoakOrdered",

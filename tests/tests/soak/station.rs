@@ -1,14 +1,6 @@
 //! One broker of the soak: our own load and commits on it while it lives, and what it must hold when it comes back.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, thread::JoinHandle, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use rocketmq_tests::{
@@ -28,8 +20,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A broker and what is known of it.
 pub(crate) struct Station {
     pub(crate) broker: Broker,
-    /// Counts starts and ends: odd while it runs.
-    pub(crate) life: Arc<AtomicU32>,
     numbers: Arc<Numbers>,
     ledger: Ledger,
     load: Option<Load>,
@@ -44,7 +34,6 @@ impl Station {
         ensure!(made.code == 0, "{made:?}");
         let mut station = Self {
             broker,
-            life: Arc::new(AtomicU32::new(1)),
             numbers: Arc::clone(numbers),
             ledger: Ledger::default(),
             load: None,
@@ -84,7 +73,6 @@ impl Station {
 
     fn end(&mut self, kill: bool) -> Result<Commits> {
         let persisted = commits::persisted(&self.broker.store())?;
-        self.life.fetch_add(1, Ordering::SeqCst);
         if kill {
             self.broker.kill9()?;
         } else {
@@ -107,7 +95,6 @@ impl Station {
         let mut reader = Reader::connect(self.broker.socket())?;
         commits.check(&mut reader).context("committed offsets")?;
         self.ledger.check(&mut reader, &self.broker.store(), false)?;
-        self.life.fetch_add(1, Ordering::SeqCst);
         self.work(commits);
         Ok(())
     }
