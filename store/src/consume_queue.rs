@@ -370,7 +370,7 @@ impl ConsumeQueue {
                 backwards.find(is_message).is_none_or(|last| last.offset < log_min)
             })
             .count();
-        self.files.remove_oldest(expired)?;
+        self.files.remove(&files[..expired])?;
         self.correct_min(log_min);
         Ok(expired)
     }
@@ -584,5 +584,25 @@ mod tests {
         queue.destroy().unwrap();
         assert!(!dir.path().exists());
         std::fs::create_dir(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn several_at_once_delete_what_is_expired_and_no_more() {
+        for _ in 0..30 {
+            let dir = tempfile::tempdir().unwrap();
+            let queue = empty(dir.path());
+            fill(&queue, 95);
+            let at_once = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        at_once.wait();
+                        queue.delete_expired(3050).unwrap();
+                    });
+                }
+            });
+            assert_eq!((queue.first_unit(), queue.min_offset(), queue.max_offset()), (30, 31, 95));
+            assert!(MappedFile::path_in(dir.path(), 600).exists());
+        }
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Core {
     /// One flush at a time.
     pub(crate) flushing: Mutex<()>,
     pub(crate) disk: Disk,
+    /// One checkpoint at a time.
+    pub(crate) checkpointing: Mutex<()>,
     /// One deletion of expired files at a time.
     pub(crate) cleaning: Mutex<()>,
     /// A queue or index file could not be flushed: the checkpoint must not advance any more.

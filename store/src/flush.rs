@@ -103,6 +103,8 @@ impl Core {
     }
 
     fn checkpoint(&self, is_closed: bool) -> Result<(), StoreError> {
+        // An older manifest must not take the place of a newer one.
+        let _one = self.checkpointing.lock();
         self.flush_log(0)?;
         // Read before the flush: what is noted must be on disk when it is noted.
         let manifest = self.manifest(is_closed);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::disk::Disk;
 use crate::error::StoreError;
@@ -56,11 +57,14 @@ impl Layout {
 pub(crate) struct MappedFileQueue {
     layout: Layout,
     files: ArcSwap<Vec<Arc<MappedFile>>>,
+    /// Names are taken away by one at a time: a queue that starts over uses them again.
+    removing: Mutex<()>,
 }
 
 impl MappedFileQueue {
     pub(crate) fn new(layout: Layout, files: Vec<MappedFile>) -> Self {
-        Self { layout, files: ArcSwap::from_pointee(files.into_iter().map(Arc::new).collect()) }
+        let files = ArcSwap::from_pointee(files.into_iter().map(Arc::new).collect());
+        Self { layout, files, removing: Mutex::new(()) }
     }
 
     /// Takes the queue apart again, which nobody else uses any more or yet.
@@ -105,16 +109,19 @@ impl MappedFileQueue {
         });
     }
 
-    /// Deletes the `count` oldest files and takes them out of the list; readers keep what they hold.
-    pub(crate) fn remove_oldest(&self, count: usize) -> Result<(), StoreError> {
-        let files = self.all();
-        self.unlink(&files[..count.min(files.len())])?;
-        self.files.rcu(|files| files[count.min(files.len())..].to_vec());
+    /// Deletes those of these files that are still there and takes them out of the list; readers keep what they hold.
+    pub(crate) fn remove(&self, files: &[Arc<MappedFile>]) -> Result<(), StoreError> {
+        let _one = self.removing.lock();
+        let listed = self.all();
+        let gone: Vec<_> = files.iter().filter(|file| holds(&listed, file)).map(Arc::clone).collect();
+        self.unlink(&gone)?;
+        self.files.rcu(|files| files.iter().filter(|file| !holds(&gone, file)).map(Arc::clone).collect::<Vec<_>>());
         Ok(())
     }
 
     /// Deletes all files.
     pub(crate) fn clear(&self) -> Result<(), StoreError> {
+        let _one = self.removing.lock();
         let removed = self.files.swap(Arc::new(Vec::new()));
         self.unlink(&removed)
     }
@@ -133,6 +140,10 @@ impl MappedFileQueue {
         }
         self.layout.disk.sync_dir(&self.layout.dir)
     }
+}
+
+fn holds(files: &[Arc<MappedFile>], file: &Arc<MappedFile>) -> bool {
+    files.iter().any(|one| Arc::ptr_eq(one, file))
 }
 
 #[cfg(test)]
@@ -156,10 +167,20 @@ mod tests {
         }
         assert_eq!(queue.find(399).unwrap().start, 300);
         assert!(queue.find(199).is_none() && queue.find(500).is_none());
-        queue.remove_oldest(1).unwrap();
+        queue.remove(&queue.all()[..1]).unwrap();
         assert!(queue.find(299).is_none());
         assert_eq!(queue.find(499).unwrap().start, 400);
         std::fs::write(dir.path().join("other"), "x").unwrap();
         assert_eq!(layout.scan().unwrap(), [(300, 100), (400, 100)]);
+
+        // Who looked before somebody else deleted takes no newer file along, not even one of the same name.
+        let seen = queue.all();
+        queue.remove(&seen[..1]).unwrap();
+        queue.remove(&seen[..1]).unwrap();
+        assert_eq!(layout.scan().unwrap(), [(400, 100)]);
+        queue.clear().unwrap();
+        queue.push(&Arc::new(queue.create(400).unwrap()));
+        queue.remove(&seen).unwrap();
+        assert_eq!((layout.scan().unwrap(), queue.all().len()), (vec![(400, 100)], 1));
     }
 }

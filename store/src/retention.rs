@@ -46,6 +46,7 @@ fn has_room(path: &Path, size: u64) -> Result<bool, StoreError> {
 
 /// One round; returns how many log files went.
 pub(crate) fn clean_round(core: &Core, signal: Option<&Signal>) -> Result<usize, StoreError> {
+    let _one = core.cleaning.lock();
     let config = &core.config;
     let ratio = disk_ratio(&config.commit_log_dir())?;
     let percent = (ratio * 100.0).ceil() as u8;
@@ -67,6 +68,7 @@ pub(crate) fn clean_round(core: &Core, signal: Option<&Signal>) -> Result<usize,
 
 /// Deletes expired files whatever the hour (`deleteExpiredFilesManually`).
 pub(crate) fn clean_now(core: &Core) -> Result<usize, StoreError> {
+    let _one = core.cleaning.lock();
     let deleted = delete_log_files(core, false, None)?;
     delete_below(core, core.log.min_offset())?;
     core.checkpoint_all()?;
@@ -74,8 +76,6 @@ pub(crate) fn clean_now(core: &Core) -> Result<usize, StoreError> {
 }
 
 fn delete_log_files(core: &Core, forced: bool, signal: Option<&Signal>) -> Result<usize, StoreError> {
-    // The retention thread's round and one by hand: each takes away the file that it looked at.
-    let _one = core.cleaning.lock();
     let mut deleted = 0;
     while deleted < FILES_PER_ROUND {
         let files = core.log.files.all();
@@ -102,7 +102,7 @@ fn delete_log_files(core: &Core, forced: bool, signal: Option<&Signal>) -> Resul
         for queue in core.queues.all() {
             queue.correct_min(first.end());
         }
-        core.log.files.remove_oldest(1)?;
+        core.log.files.remove(std::slice::from_ref(first))?;
         deleted += 1;
     }
     Ok(deleted)

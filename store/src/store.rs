@@ -110,6 +110,7 @@ impl MessageStore {
             flush_wanted: AtomicU64::new(0),
             flushed_mark,
             flushing: Mutex::new(()),
+            checkpointing: Mutex::new(()),
             cleaning: Mutex::new(()),
             disk,
             derived_failed: AtomicBool::new(false),

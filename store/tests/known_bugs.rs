@@ -24,12 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rocketmq_store::{FlushDiskType, MessageStore, StoreConfig, decode_message, java_string_hash};
-use support::{config, copy_dir, message, pull, settle, tempdir, view_of_queues};
-
-fn wait_flushed(store: &MessageStore, end: u64) {
-    let rt = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    rt.block_on(store.flushed(end)).unwrap();
-}
+use support::{config, copy_dir, message, pull, settle, tempdir, view_of_queues, wait_flushed};
 
 /// ROCKETMQ-320: a shutdown did not wait for the dispatcher, and the next start took the stop for a clean one.
 #[test]

@@ -10,7 +10,7 @@ use rocketmq_store::{
     GetStatus, MessageStore, NewMessage, SCHEDULE_TOPIC, StoreConfig, StoreError, TimeBoundary, Wanted, decode_message,
     java_string_hash, sys_flag,
 };
-use support::{config, log_bytes, message, pull, settle, view_of_queues};
+use support::{config, log_bytes, message, pull, settle, view_of_queues, wait_flushed};
 
 #[test]
 fn what_is_appended_is_pulled_in_order() {
@@ -326,8 +326,7 @@ fn expired_files_go_and_offsets_stay() {
     }
     settle(&store);
     let held = store.get_messages("T", 0, 0, 1, 1 << 20, &mut |_| true).messages[0].clone();
-    let rt = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    rt.block_on(store.flushed(store.max_physical_offset())).unwrap();
+    wait_flushed(&store, store.max_physical_offset());
     assert_eq!(store.clean_expired().unwrap(), 0, "nothing is as old as fileReservedTime");
     store.set_file_reserved_time(Duration::ZERO);
     assert!(store.clean_expired().unwrap() > 0);
@@ -344,6 +343,39 @@ fn expired_files_go_and_offsets_stay() {
     let again = MessageStore::open(config).unwrap();
     assert_eq!((again.min_offset("T", 0), again.max_offset("T", 0)), (first, 400));
     assert_eq!(again.append(&message("T", 0, b"x", b"")).unwrap().queue_offset, 400);
+}
+
+#[test]
+fn several_that_delete_expired_files_at_once_take_no_newer_ones_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = MessageStore::open(config(dir.path())).unwrap();
+    store.set_file_reserved_time(Duration::ZERO);
+    let mut sent = 0;
+    for round in 0..40 {
+        for _ in 0..200 {
+            let key = format!("UNIQ_KEY\u{1}U{sent}\u{2}");
+            store.append(&message("T", 0, &[1; 200], key.as_bytes())).unwrap();
+            sent += 1;
+        }
+        settle(&store);
+        wait_flushed(&store, store.max_physical_offset());
+        let at_once = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    at_once.wait();
+                    store.clean_expired().unwrap();
+                });
+            }
+        });
+        let first = store.min_offset("T", 0);
+        let there = pull(&store, "T", 0).len();
+        assert_eq!((store.max_offset("T", 0), there as i64), (sent, sent - first), "round {round}");
+        for i in first..sent {
+            let found = store.query("T", &format!("U{i}"), 32, 0, i64::MAX).messages.len();
+            assert_eq!(found, 1, "round {round}: U{i}");
+        }
+    }
 }
 
 #[test]

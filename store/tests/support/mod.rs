@@ -51,6 +51,12 @@ pub fn settle(store: &MessageStore) {
     }
 }
 
+/// Waits until the log is on disk up to `end`.
+pub fn wait_flushed(store: &MessageStore, end: u64) {
+    let rt = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    rt.block_on(store.flushed(end)).unwrap();
+}
+
 /// All bodies of a queue, pulled as a consumer does.
 pub fn pull(store: &MessageStore, topic: &str, queue_id: i32) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
