@@ -427,6 +427,7 @@ impl BrokerConfig {
             delete_commit_log_files_interval: self.delete_commit_log_files_interval,
             message_delay_levels: self.message_delay_level.0.clone(),
             warm_mapped_file_enable: self.warm_maped_file_enable,
+            derived_checked_at_open: StoreConfig::default().derived_checked_at_open,
         }
     }
 }

@@ -166,6 +166,13 @@ fn storage(registry: &mut Registry, broker: &Broker) {
     let stats = store.stats();
     counter(registry, "rocketmq_storage_flushes", "Flushes of the log", stats.flush_times);
     counter(registry, "rocketmq_storage_put_failed", "Appends that failed", stats.put_failed_times);
+    let checked = "Older files of queues and index that were compared with their checksums";
+    counter(registry, "rocketmq_storage_checked_files", checked, stats.checked_files);
+    let mended = "Files of queues and index that were damaged and made anew from the log";
+    counter(registry, "rocketmq_storage_mended_files", mended, stats.mended_files);
+    let found_again = "Messages found in the log though their queue's entry was damaged";
+    counter(registry, "rocketmq_storage_found_again_messages", found_again, stats.found_again_messages);
+    gauge(registry, "rocketmq_storage_checked", "1 when all files were compared", store.is_checked().into());
     gauge(registry, "rocketmq_storage_put_max_milliseconds", "Longest append", stats.put_entire_time_max_ms as i64);
 }
 

@@ -93,6 +93,9 @@ pub struct StoreConfig {
     pub message_delay_levels: Vec<Duration>,
     /// `warmMapedFileEnable`: touch a log file in full when it is created instead of a window ahead of the writer.
     pub warm_mapped_file_enable: bool,
+    /// Bytes at the end of each consume queue, and of the index, that are compared with their checksums when the store
+    /// is opened; older files are compared in the background. No key of `broker.conf`.
+    pub derived_checked_at_open: usize,
 }
 
 impl Default for StoreConfig {
@@ -155,6 +158,7 @@ impl Default for StoreConfig {
             .map(Duration::from_secs)
             .to_vec(),
             warm_mapped_file_enable: false,
+            derived_checked_at_open: 64 << 20,
         }
     }
 }

@@ -9,6 +9,8 @@
 
 mod tail;
 
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
@@ -16,7 +18,7 @@ use parking_lot::Mutex;
 
 use crate::error::StoreError;
 use crate::manifest::Held;
-use crate::mapped_file::MappedWriter;
+use crate::mapped_file::{MappedFile, MappedWriter};
 use crate::mapped_file_queue::{Layout, MappedFileQueue};
 use crate::message::{read_i64, read_u32, read_u64};
 use crate::recovery::LastStop;
@@ -93,7 +95,7 @@ impl ConsumeQueue {
     }
 
     /// Loads what is on disk, cut where it stops making sense and where the log ends. What the manifest says the
-    /// queue `held` is not read unit by unit but must have the checksums noted there. After a crash that is all that
+    /// queue `held` is not read unit by unit but must have, as many bytes of its end, the checksums noted there. After a crash that is all that
     /// is believed: the messages behind it are dispatched again, and a unit may be torn.
     pub(crate) fn recover(
         topic: Arc<str>,
@@ -101,12 +103,12 @@ impl ConsumeQueue {
         layout: Layout,
         log_end: u64,
         last_stop: LastStop,
-        held: Option<&Held>,
+        held: Option<(&Held, usize)>,
     ) -> Result<Recovered, StoreError> {
         let found = layout.scan()?;
         let loaded = tail::load_files(&layout, &found)?.and_then(|files| {
-            let (tail, checksums) = match held.filter(|held| tail::covers(&files, held)) {
-                Some(held) => tail::held_tail(&files, held)?,
+            let (tail, checksums) = match held.filter(|(held, _)| tail::covers(&files, held)) {
+                Some((held, checked)) => tail::held_tail(&files, held, checked)?,
                 None => (tail::full_files_tail(&files, log_end)?, None),
             };
             Some((files, tail, checksums))
@@ -269,10 +271,7 @@ impl ConsumeQueue {
         size: u32,
         tags_code: i64,
     ) -> Result<(), StoreError> {
-        let mut unit = [0; UNIT as usize];
-        unit[..8].copy_from_slice(&physical.to_be_bytes());
-        unit[8..12].copy_from_slice(&size.to_be_bytes());
-        unit[12..].copy_from_slice(&tags_code.to_be_bytes());
+        let unit = encode(&QueueEntry { queue_offset: offset, offset: physical, size, tags_code });
         if let Some(writer) = writer
             && writer.append(&unit, 0)?
         {
@@ -299,6 +298,56 @@ impl ConsumeQueue {
         Some(visit(Units { bytes: &file.slice(from, to)?, next: offset }))
     }
 
+    /// The queue's files, oldest first.
+    pub(crate) fn files(&self) -> Arc<Vec<Arc<MappedFile>>> {
+        self.files.all()
+    }
+
+    /// The file that holds the unit at `offset`.
+    pub(crate) fn file_of(&self, offset: i64) -> Option<Arc<MappedFile>> {
+        self.files.find(u64::try_from(offset).ok()?.checked_mul(UNIT)?)
+    }
+
+    /// The checksum that the units of a full file had when they were written, where that is known.
+    pub(crate) fn noted_checksum(&self, file: &MappedFile) -> Option<u32> {
+        self.checksums.lock().as_ref()?.of_file(file.start, self.files.file_size())
+    }
+
+    /// Notes a file's units as they are now.
+    pub(crate) fn believe_units(&self, file: &Arc<MappedFile>, units: &[u8]) {
+        if let Some(checksums) = self.checksums.lock().as_mut()
+            && self.files.all().iter().any(|now| Arc::ptr_eq(now, file))
+        {
+            checksums.replace(file.start, units, self.files.file_size());
+        }
+    }
+
+    /// Puts other units into the place of those that `file` held when it had as many bytes; what was added since stays.
+    /// The new file is made in the directory `aside`. `false` when the file is gone meanwhile.
+    pub(crate) fn replace_units(
+        &self,
+        file: &Arc<MappedFile>,
+        mut units: Vec<u8>,
+        aside: &Path,
+    ) -> Result<bool, StoreError> {
+        let mut writer = self.writer.lock();
+        let Some(added) = file.slice(units.len(), file.published()) else { return Ok(false) };
+        units.extend_from_slice(&added);
+        let is_written = writer.as_ref().is_some_and(|writer| Arc::ptr_eq(writer.file(), file));
+        let mut checksums = self.checksums.lock();
+        let replaced = self.files.replace(file, &units, aside);
+        // It may have failed behind the moment at which the new file took the name.
+        let new = self.files.find(file.start).filter(|now| is_written && !Arc::ptr_eq(now, file));
+        if let Some(new) = new {
+            *writer = new.writer();
+        }
+        let is_there = replaced?.is_some();
+        if let Some(checksums) = checksums.as_mut().filter(|_| is_there) {
+            checksums.replace(file.start, &units, self.files.file_size());
+        }
+        Ok(is_there)
+    }
+
     /// Whether the units from `offset` on that one pull looks at are in memory.
     pub(crate) fn is_resident(&self, offset: i64, bytes: usize) -> bool {
         let at = offset.max(0) as u64 * UNIT;
@@ -309,9 +358,14 @@ impl ConsumeQueue {
         units.is_none_or(|units| units.is_resident())
     }
 
+    /// One unit, filler or not; `None` outside the queue.
+    pub(crate) fn unit(&self, offset: i64) -> Option<QueueEntry> {
+        self.read(offset, |mut units| units.next())?
+    }
+
     /// One entry, `None` outside the queue and for fillers.
     pub(crate) fn entry(&self, offset: i64) -> Option<QueueEntry> {
-        self.read(offset, |mut units| units.next())?.filter(is_message)
+        self.unit(offset).filter(is_message)
     }
 
     /// Start of the queue file behind the one that would hold `offset`.
@@ -323,7 +377,11 @@ impl ConsumeQueue {
     /// Offset of the first message at which `before` is false, the maximum if there is none. `before` must be true
     /// for the messages up to some offset and false from there on; filler units may lie anywhere.
     pub(crate) fn partition_point(&self, before: impl Fn(&QueueEntry) -> bool) -> i64 {
-        let (mut low, mut high) = (self.first_unit(), self.max_offset());
+        self.partition_point_in(self.first_unit()..self.max_offset(), before)
+    }
+
+    fn partition_point_in(&self, offsets: Range<i64>, before: impl Fn(&QueueEntry) -> bool) -> i64 {
+        let Range { start: mut low, end: mut high } = offsets;
         let mut found = high;
         while low < high {
             let middle = low + (high - low) / 2;
@@ -354,7 +412,13 @@ impl ConsumeQueue {
 
     /// Moves the minimum up to what the log still has (`correctMinOffset`).
     pub(crate) fn correct_min(&self, log_min: u64) {
-        let min = self.partition_point(|unit| unit.offset < log_min);
+        let is_gone = |unit: &QueueEntry| unit.offset < log_min;
+        let first = self.first_unit();
+        let mut min = self.partition_point(is_gone);
+        // One damaged unit may have led the search past messages that are there.
+        while let Some(there) = self.first_message((min - 2).max(first), min).filter(|unit| !is_gone(unit)) {
+            min = self.partition_point_in(first..there.queue_offset, is_gone);
+        }
         self.min.store(min, Ordering::Release);
     }
 
@@ -366,8 +430,9 @@ impl ConsumeQueue {
             .take(files.len().saturating_sub(1))
             .take_while(|f| {
                 let Some(bytes) = f.slice(0, f.len()) else { return false };
-                let mut backwards = bytes.rchunks_exact(UNIT as usize).map(|raw| decode(raw, 0));
-                backwards.find(is_message).is_none_or(|last| last.offset < log_min)
+                // Backwards, for the last one tells; all of them, for it may be damaged.
+                let mut backwards = bytes.rchunks_exact(UNIT as usize).map(|raw| decode(raw, 0)).filter(is_message);
+                backwards.all(|unit| unit.offset < log_min)
             })
             .count();
         self.files.remove(&files[..expired])?;
@@ -454,6 +519,19 @@ impl Iterator for Units<'_> {
 /// Whether a unit points to a message: it is neither filler nor unwritten.
 pub(crate) fn is_message(unit: &QueueEntry) -> bool {
     unit.size != 0 && unit.size < FILLER_SIZE
+}
+
+/// Whether a unit stands for a queue offset without message.
+pub(crate) fn is_filler(unit: &QueueEntry) -> bool {
+    (unit.offset, unit.size, unit.tags_code) == (0, FILLER_SIZE, 0)
+}
+
+pub(crate) fn encode(unit: &QueueEntry) -> [u8; UNIT as usize] {
+    let mut raw = [0; UNIT as usize];
+    raw[..8].copy_from_slice(&unit.offset.to_be_bytes());
+    raw[8..12].copy_from_slice(&unit.size.to_be_bytes());
+    raw[12..].copy_from_slice(&unit.tags_code.to_be_bytes());
+    raw
 }
 
 pub(crate) fn decode(unit: &[u8], queue_offset: i64) -> QueueEntry {
@@ -567,6 +645,28 @@ mod tests {
             let r = recover(dir.path(), 9999);
             assert_eq!((r.damaged, r.queue.max_offset()), (true, 0), "damage {damage}");
             assert!(!first.exists());
+        }
+    }
+
+    #[test]
+    fn a_damaged_unit_hides_nothing_before_it_and_deletes_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fill(&empty(dir.path()), 35);
+        // At which the search begins, and the last one of a file.
+        for unit in [17, 19] {
+            let file = MappedFile::path_in(dir.path(), 200);
+            let good = std::fs::read(&file).unwrap();
+            let mut bytes = good.clone();
+            bytes[(unit - 10) * 20..][..8].fill(0);
+            std::fs::write(&file, bytes).unwrap();
+            let queue = recover(dir.path(), 3500).queue;
+            for log_min in [0, 500, 1200] {
+                queue.correct_min(log_min);
+                assert_eq!(queue.min_offset(), log_min as i64 / 100, "unit {unit}");
+            }
+            assert_eq!(queue.delete_expired(500).unwrap(), 0, "unit {unit}");
+            drop(queue);
+            std::fs::write(&file, good).unwrap();
         }
     }
 

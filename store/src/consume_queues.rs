@@ -40,12 +40,13 @@ impl ConsumeQueues {
         Layout { dir: self.layout.dir.join(topic).join(queue_id), ..self.layout.clone() }
     }
 
-    /// Loads every queue on disk; returns the table and the queues that must be dispatched again from the start.
+    /// Loads every queue on disk; returns the table and the queues that must be dispatched again from the start. `noted`
+    /// is the manifest, and of how many bytes at a queue's end the checksums are compared.
     pub(crate) fn recover(
         layout: Layout,
         log_end: u64,
         last_stop: LastStop,
-        manifest: Option<&Manifest>,
+        noted: Option<(&Manifest, usize)>,
     ) -> Result<(Self, Vec<Arc<ConsumeQueue>>), StoreError> {
         let (table, mut damaged) = (Self::new(layout), Vec::new());
         let Layout { dir, disk, .. } = &table.layout;
@@ -55,7 +56,7 @@ impl ConsumeQueues {
             for id in directories(&dir.join(&topic), disk)? {
                 let Ok(queue_id) = id.parse::<i32>() else { continue };
                 let layout = table.layout_of(&topic, &id);
-                let held = manifest.and_then(|m| m.queues.get(&topic)?.get(&queue_id));
+                let held = noted.and_then(|(m, checked)| Some((m.queues.get(&topic)?.get(&queue_id)?, checked)));
                 let r = ConsumeQueue::recover(topic.as_str().into(), queue_id, layout, log_end, last_stop, held)?;
                 let queue = Arc::new(r.queue);
                 if r.damaged {

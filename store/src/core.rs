@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::check::Check;
 use crate::checkpoint::Checkpoint;
 use crate::commit_log::CommitLog;
 use crate::config::{FlushDiskType, StoreConfig};
@@ -33,6 +34,7 @@ pub(crate) struct Core {
     /// See [`crate::manifest::Manifest::deleted`].
     pub(crate) deleted: Mutex<BTreeMap<String, u64>>,
     pub(crate) checkpoint: Checkpoint,
+    pub(crate) check: Check,
     pub(crate) listener: ListenerSlot,
     /// Everything below is in queues and index.
     pub(crate) dispatched: AtomicU64,

@@ -101,8 +101,7 @@ impl Dispatch<'_> {
         if !sys_flag::is_indexed(m.sys_flag) {
             return Ok(());
         }
-        let words = found.keys.into_iter().flat_map(|k| k.split(' ')).filter(|w| !w.is_empty());
-        for key in found.uniq_key.into_iter().chain(words) {
+        for key in found.index_keys() {
             index.put(m.topic, key, m.physical_offset, m.store_timestamp)?;
             self.counters.index_entries.fetch_add(1, Ordering::Relaxed);
         }

@@ -138,6 +138,8 @@ impl Core {
             index_end: self.index.as_ref().and_then(crate::index::Index::end_physical),
             index_files: self.index.as_ref().map_or(0, crate::index::Index::file_count),
             index: self.index.as_ref().map_or_else(Vec::new, |index| index.held(is_closed)),
+            unchecked: self.check.unchecked.lock().clone().map(|range| (range.start, range.end)),
+            compared_last: self.check.last.lock().clone(),
             // What the log has lost needs no note.
             deleted: {
                 let mut deleted = self.deleted.lock();

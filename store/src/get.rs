@@ -2,14 +2,16 @@
 //!
 //! No lock is taken here. May not: know consumers or subscriptions; the caller's filter decides.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::commit_log::CommitLog;
-use crate::consume_queue::{ConsumeQueue, UNIT, is_message};
+use crate::consume_queue::{ConsumeQueue, UNIT, is_filler, is_message};
 use crate::core::Core;
 use crate::mapped_file::Slice;
+use crate::mend;
 use crate::message::{MessageView, decode_message};
 use crate::results::{GetResult, GetStatus, QueueEntry, TimeBoundary};
 
@@ -58,8 +60,14 @@ struct Run {
 }
 
 impl Collected {
-    /// Adds the message a unit points to, where it is there, not another one, and wanted.
-    fn add(&mut self, log: &CommitLog, unit: &QueueEntry, wanted: &mut dyn FnMut(&MessageView<'_>) -> bool) -> Added {
+    /// Adds the message a queue's unit points to, where it is there, not another one, and wanted.
+    fn add(
+        &mut self,
+        log: &CommitLog,
+        queue: &ConsumeQueue,
+        unit: &QueueEntry,
+        wanted: &mut dyn FnMut(&MessageView<'_>) -> bool,
+    ) -> Added {
         let Some(end) = unit.offset.checked_add(u64::from(unit.size)) else { return Added::Absent };
         let holds = |(start, file): &(u64, Slice)| *start <= unit.offset && end <= start + file.len() as u64;
         if !self.file.as_ref().is_some_and(holds) {
@@ -70,7 +78,11 @@ impl Collected {
         let bytes = &file[from..to];
         // A damaged unit may point to the beginning of a wrong message, and a client cannot get past a damaged one.
         let message = decode_message(bytes).ok();
-        let Some(message) = message.filter(|m| (m.total_size, m.queue_offset) == (unit.size, unit.queue_offset)) else {
+        let is_its_own = |m: &MessageView<'_>| {
+            (m.total_size, m.queue_offset, m.queue_id) == (unit.size, unit.queue_offset, queue.queue_id)
+                && *m.topic == *queue.topic
+        };
+        let Some(message) = message.filter(is_its_own) else {
             return Added::Absent;
         };
         if !wanted(&message) {
@@ -172,7 +184,7 @@ impl Core {
             ),
         };
         let scan = (SCAN_BYTES_MIN / UNIT as usize).max(max_count);
-        let read = queue.read(offset, |units| self.collect(units.take(scan), offset, &limits, wanted));
+        let read = queue.read(offset, |units| self.collect(queue, units.take(scan), offset, &limits, wanted));
         match read {
             Some(result) => GetResult { min_offset: min, max_offset: max, ..result },
             None => early(GetStatus::OffsetFoundNull, queue.roll_next_file(offset)),
@@ -181,6 +193,7 @@ impl Core {
 
     fn collect(
         &self,
+        queue: &ConsumeQueue,
         units: impl Iterator<Item = QueueEntry>,
         offset: i64,
         limits: &Limits,
@@ -193,7 +206,13 @@ impl Core {
         let mut last_physical = 0;
         let mut cold = false;
         let mut collected = Collected::default();
-        for unit in units {
+        for mut unit in units {
+            if !is_message(&unit)
+                && !is_filler(&unit)
+                && let Some(found) = self.found_again(queue, &unit)
+            {
+                unit = found;
+            }
             if !is_message(&unit) || unit.offset < skip_below {
                 next = unit.queue_offset + 1;
                 continue;
@@ -207,7 +226,20 @@ impl Core {
             if !(wanted.entry)(&unit) {
                 continue;
             }
-            match collected.add(&self.log, &unit, wanted.message) {
+            let mut added = collected.add(&self.log, queue, &unit, wanted.message);
+            // Of a queue's messages retention takes the beginning, and moves the minimum first.
+            if added == Added::Absent
+                && unit.queue_offset >= queue.min_offset()
+                && let Some(found) = self.found_again(queue, &unit)
+            {
+                unit = found;
+                added = if (wanted.entry)(&found) {
+                    collected.add(&self.log, queue, &found, wanted.message)
+                } else {
+                    Added::Unwanted
+                };
+            }
+            match added {
                 Added::Yes => {
                     status = GetStatus::Found;
                     skip_below = 0;
@@ -238,6 +270,15 @@ impl Core {
             suggest_pulling_from_slave: cold,
             ..answer(status, 0, 0, 0)
         }
+    }
+
+    /// The entry that ought to be in the place of one that is of no message; the file is made anew meanwhile.
+    fn found_again(&self, queue: &ConsumeQueue, wrong: &QueueEntry) -> Option<QueueEntry> {
+        self.check.found(queue, wrong.queue_offset);
+        let found = mend::found_again(self, queue, wrong.queue_offset).filter(|found| found != wrong)?;
+        self.counters.found_again.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(?wrong, ?found, topic = %queue.topic, queue_id = queue.queue_id, "the queue's entry is damaged");
+        Some(found)
     }
 
     /// Whether a pull from here would wait for the disk. What was written last is in memory; of older data the kernel

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::disk::Disk;
 use crate::error::StoreError;
@@ -25,6 +26,8 @@ pub(crate) struct Index {
     disk: Disk,
     hot: Arc<HotFiles>,
     files: ArcSwap<Vec<Arc<IndexFile>>>,
+    /// While files are written, deleted or replaced.
+    changing: Mutex<()>,
 }
 
 /// What of the index on disk is known to be there as it was written: a power loss may leave anything of the rest.
@@ -48,6 +51,8 @@ pub(crate) struct HeldIndex<'a> {
     pub(crate) files: &'a [HeldIndexFile],
     /// Nobody wrote since.
     pub(crate) is_final: bool,
+    /// How many bytes, of the newest, are compared.
+    pub(crate) checked: usize,
 }
 
 impl HeldIndex<'_> {
@@ -55,7 +60,11 @@ impl HeldIndex<'_> {
         let name = file.path().file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Some(number) = self.files.iter().position(|held| held.name == name) else { return Ok(true) };
         // Entries are added to the newest one only.
-        let is_final = self.is_final || number + 1 < self.files.len();
+        let is_full = number + 1 < self.files.len();
+        if is_full {
+            file.believe_table(self.files[number].table);
+        }
+        let is_final = self.is_final || is_full;
         file.is_as_held(&self.files[number], scopes[number], is_final, disk)
     }
 }
@@ -72,7 +81,7 @@ impl Index {
         held: HeldIndex<'_>,
         disk: Disk,
     ) -> Result<Self, StoreError> {
-        let scopes = index_checksums::scopes(held.files, shape);
+        let scopes = index_checksums::scopes(held.files, shape, held.checked);
         let hot = HotFiles::new(MAPPED_FILES);
         let mut files: Vec<Arc<IndexFile>> = Vec::new();
         let end = log_end.min(trusted.offset.saturating_add(1));
@@ -84,6 +93,9 @@ impl Index {
             intact &= len == shape.file_len() as u64 && (before < end || files.is_empty());
             if intact {
                 let file = IndexFile::open(path.clone(), shape, &disk, &hot)?;
+                if trusted.offset == u64::MAX {
+                    file.settle_end(&disk)?;
+                }
                 intact = file.count() > 1
                     && (before..u64::MAX / 2).contains(&file.end_physical())
                     && file.end_timestamp() <= trusted.timestamp
@@ -107,7 +119,7 @@ impl Index {
             disk.remove(last.path())?;
             files.pop();
         }
-        Ok(Self { dir, shape, disk, hot, files: ArcSwap::from_pointee(files) })
+        Ok(Self { dir, shape, disk, hot, files: ArcSwap::from_pointee(files), changing: Mutex::new(()) })
     }
 
     /// Log offset of the newest indexed message, `None` when nothing is indexed.
@@ -130,6 +142,7 @@ impl Index {
     /// Adds a message under a key. Only the dispatcher's thread calls this.
     pub(crate) fn put(&self, topic: &str, key: &str, physical: u64, timestamp: i64) -> Result<(), StoreError> {
         let hash = hash_of(topic, key);
+        let _one = self.changing.lock();
         if let Some(file) = self.files.load().last()
             && file.put(hash, physical, timestamp)?
         {
@@ -193,6 +206,7 @@ impl Index {
 
     /// Deletes files whose messages the log has no more; the newest stays.
     pub(crate) fn delete_expired(&self, log_min: u64) -> Result<usize, StoreError> {
+        let _one = self.changing.lock();
         let files = self.files.load_full();
         let expired =
             files.iter().take(files.len().saturating_sub(1)).take_while(|f| f.end_physical() < log_min).count();
@@ -220,6 +234,91 @@ impl Index {
         // What cannot be read now cannot be compared later.
         held.filter_map(|held| held.inspect_err(|error| tracing::error!(%error, "no checksum of an index file")).ok())
             .collect()
+    }
+
+    /// The files, oldest first.
+    pub(crate) fn files(&self) -> Arc<Vec<Arc<IndexFile>>> {
+        self.files.load_full()
+    }
+
+    /// The file that ought to have an entry of a message under a key, and has none. What was indexed before the first file
+    /// or is not indexed yet is not missed.
+    pub(crate) fn lacks(
+        &self,
+        topic: &str,
+        key: &str,
+        physical: u64,
+        timestamp: i64,
+    ) -> Result<Option<Arc<IndexFile>>, StoreError> {
+        let files = self.files.load();
+        let at = files.partition_point(|file| file.end_physical() < physical);
+        let Some(file) = files.get(at) else { return Ok(None) };
+        if at == 0 && file.ends()?.is_none_or(|ends| physical < *ends.first.start()) {
+            return Ok(None);
+        }
+        // The entries of one message may lie in two files.
+        for file in files[at..].iter().take(2) {
+            let mut is_there = false;
+            if !file.overlaps(timestamp, timestamp) && file.begin_timestamp() < file.end_timestamp() {
+                continue;
+            }
+            // Times are kept in seconds since the file's first.
+            let until = timestamp.max(file.begin_timestamp());
+            file.search(hash_of(topic, key), timestamp.saturating_sub(999), until, &mut |found| {
+                is_there = found == physical;
+                !is_there
+            })?;
+            if is_there {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Arc::clone(file)))
+    }
+
+    /// An empty file in the directory `aside` that is to take the place of `old`.
+    pub(crate) fn make_aside(&self, old: &IndexFile, aside: &Path) -> Result<IndexFile, StoreError> {
+        self.disk.create_dir(aside)?;
+        let path = aside.join(old.path().file_name().unwrap_or_default());
+        self.disk.remove(&path)?;
+        IndexFile::create(path, self.shape, &self.disk, &HotFiles::new(1))
+    }
+
+    /// Adds a message under a key to a file that was made aside; `false` when it is full.
+    pub(crate) fn put_aside(
+        file: &IndexFile,
+        topic: &str,
+        key: &str,
+        physical: u64,
+        timestamp: i64,
+    ) -> Result<bool, StoreError> {
+        file.put(hash_of(topic, key), physical, timestamp)
+    }
+
+    /// Puts a file that was made aside into the place of `old`, once `finish` has added what `old` got meanwhile. `false`
+    /// when `old` is gone.
+    pub(crate) fn replace(
+        &self,
+        old: &Arc<IndexFile>,
+        new: &IndexFile,
+        finish: &mut dyn FnMut(&IndexFile) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        // Most of it goes to the disk while others may write.
+        new.sync()?;
+        self.disk.sync_dir(new.path().parent().unwrap_or(&self.dir))?;
+        let _one = self.changing.lock();
+        let is_old = |file: &Arc<IndexFile>| Arc::ptr_eq(file, old);
+        if !self.files.load().iter().any(is_old) {
+            return Ok(false);
+        }
+        finish(new)?;
+        new.sync()?;
+        self.disk.rename(new.path(), old.path())?;
+        let reopened = Arc::new(new.renamed(old.path().to_owned(), &self.disk, &self.hot));
+        self.files.rcu(|files| {
+            files.iter().map(|file| Arc::clone(if is_old(file) { &reopened } else { file })).collect::<Vec<_>>()
+        });
+        self.disk.sync_dir(&self.dir)?;
+        Ok(true)
     }
 
     /// How many files there are.
@@ -300,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_header_of_an_older_file_is_found_at_the_first_opening() {
+    fn a_damaged_header_of_an_older_file_hides_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("index");
         let recover =
@@ -310,15 +409,15 @@ mod tests {
             index.put("T", "k", i * 100, 1000).unwrap();
         }
         drop(index);
-        // The end of the second file lies behind that of the log.
+        // The end of the second file lies behind that of the log: its last entry says otherwise.
         let second = index_paths(&root, &Disk::default()).unwrap()[1].0.clone();
         let mut bytes = std::fs::read(&second).unwrap();
         bytes[24] = 0x10;
         std::fs::write(&second, bytes).unwrap();
         for _ in 0..2 {
             let index = recover();
-            assert_eq!((index.file_count(), index.end_physical()), (2, Some(600)));
-            assert_eq!(found(&index, "k", 0, i64::MAX), [600, 500, 400, 300, 200, 100]);
+            assert_eq!((index.file_count(), index.end_physical()), (3, Some(800)));
+            assert_eq!(found(&index, "k", 0, i64::MAX), [800, 700, 600, 500, 400, 300, 200, 100]);
         }
         // Its entries begin anew below the file before.
         let mut bytes = std::fs::read(&second).unwrap();

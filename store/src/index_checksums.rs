@@ -15,8 +15,6 @@ use crate::index_file::{ENTRY, IndexShape};
 
 /// Entries of a block: 10 MB.
 const BLOCK: u32 = 500_000;
-/// Bytes of the index that are compared when it is opened, the newest: to open a store must not take longer and longer.
-const CHECKED_BYTES: usize = 64 << 20;
 const READ_AT_ONCE: usize = 1 << 20;
 
 /// What the manifest notes of an index file.
@@ -68,8 +66,13 @@ impl IndexChecksums {
                 self.full.push(std::mem::take(&mut self.growing).finalize());
             }
         }
+        Ok(self.of_blocks(self.next).unwrap_or_default())
+    }
+
+    /// The checksum of each block, when all entries before `count` are summed.
+    pub(crate) fn of_blocks(&self, count: u32) -> Option<Vec<u32>> {
         let growing = (self.next > self.full.len() as u32 * BLOCK + 1).then(|| self.growing.clone().finalize());
-        Ok(self.full.iter().copied().chain(growing).collect())
+        (self.next == count).then(|| self.full.iter().copied().chain(growing).collect())
     }
 
     /// Compares the entries with what was noted of them, but for the first blocks, as many as `believed`. `None` when they
@@ -81,6 +84,10 @@ impl IndexChecksums {
         believed: usize,
         disk: &Disk,
     ) -> Result<Option<Self>, StoreError> {
+        if !held.blocks.is_empty() && believed >= held.blocks.len() {
+            // The last one too: nobody adds to it any more.
+            return Ok(Some(Self { full: held.blocks.clone(), growing: Hasher::new(), next: held.count }));
+        }
         let full = (held.count.saturating_sub(1) / BLOCK) as usize;
         let believed = &held.blocks[..believed.min(full).min(held.blocks.len())];
         let next = believed.len() as u32 * BLOCK + 1;
@@ -117,9 +124,10 @@ pub(crate) struct Scope {
     pub(crate) table: bool,
 }
 
-/// What is compared of each file, oldest first: the newest bytes of all.
-pub(crate) fn scopes(held: &[HeldIndexFile], shape: IndexShape) -> Vec<Scope> {
-    let mut left = CHECKED_BYTES;
+/// What is compared of each file, oldest first: the newest bytes of all, as many as `checked`. To open a store must not
+/// take longer and longer.
+pub(crate) fn scopes(held: &[HeldIndexFile], shape: IndexShape, checked: usize) -> Vec<Scope> {
+    let mut left = checked.max(1);
     let mut scopes: Vec<Scope> = held
         .iter()
         .rev()
@@ -171,7 +179,7 @@ mod tests {
         let shape = IndexShape { slots: 5_000_000, entries: 20_000_000 };
         let full = HeldIndexFile { count: shape.entries, blocks: vec![0; 40], ..HeldIndexFile::default() };
         let newest = HeldIndexFile { count: 10, blocks: vec![0], ..HeldIndexFile::default() };
-        let scopes = scopes(&[full.clone(), full, newest], shape);
+        let scopes = scopes(&[full.clone(), full, newest], shape, 64 << 20);
         assert_eq!(scopes[2], Scope { believed: 0, table: true });
         assert_eq!((scopes[1].table, scopes[0].table), (true, false));
         assert!((33..=36).contains(&scopes[1].believed) && scopes[0].believed == 40, "{scopes:?}");

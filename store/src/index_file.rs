@@ -8,6 +8,7 @@
 //!
 //! Entry 0 is never used and `indexCount` starts at 1. One thread writes, any may search. May not: read the log.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -84,6 +85,17 @@ impl Header {
     }
 }
 
+/// Log offsets at both ends of a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    /// Of the first message: header and entry say the same, unless one of them is damaged.
+    pub(crate) first: RangeInclusive<u64>,
+    /// Of the last message.
+    pub(crate) last: u64,
+    /// How many entries that has here.
+    pub(crate) of_last: usize,
+}
+
 /// Hash of a `topic#key` (`IndexFile.indexKeyHashMethod`).
 pub(crate) fn key_hash(java_hash: i32) -> u32 {
     java_hash.checked_abs().unwrap_or(0) as u32
@@ -117,6 +129,29 @@ impl IndexFile {
         };
         let file = WordFile::of(path, shape.file_len(), disk, hot);
         Ok(Self { file, shape, header, checksums: Mutex::default(), table: OnceLock::new() })
+    }
+
+    /// Compares the header with the last entry of a file that was closed. The lower end counts: what is indexed twice does no
+    /// harm, what is not is missed.
+    pub(crate) fn settle_end(&self, disk: &Disk) -> Result<(), StoreError> {
+        let mut raw = [0; 8];
+        disk.read_at(self.path(), (self.shape.entry_at(self.count().saturating_sub(1)) + 4) as u64, &mut raw)?;
+        self.header.end_physical.fetch_min(read_u64(&raw, 0), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The file, which nobody writes to any more, under the name that it has now.
+    pub(crate) fn renamed(&self, path: PathBuf, disk: &Disk, hot: &Arc<HotFiles>) -> Self {
+        let Header { begin_timestamp, end_timestamp, end_physical, slot_count, index_count } = &self.header;
+        let header = Header {
+            begin_timestamp: AtomicI64::new(begin_timestamp.load(Ordering::Acquire)),
+            end_timestamp: AtomicI64::new(end_timestamp.load(Ordering::Acquire)),
+            end_physical: AtomicU64::new(end_physical.load(Ordering::Acquire)),
+            slot_count: AtomicU32::new(slot_count.load(Ordering::Acquire)),
+            index_count: AtomicU32::new(index_count.load(Ordering::Acquire)),
+        };
+        let file = WordFile::of(path, self.shape.file_len(), disk, hot);
+        Self { file, shape: self.shape, header, checksums: Mutex::default(), table: OnceLock::new() }
     }
 
     /// What the manifest notes of the file; header and slots too when it `is_final`.
@@ -161,6 +196,53 @@ impl IndexFile {
         }
         let verified = IndexChecksums::verified(self.path(), self.shape, held, scope.believed, disk)?;
         Ok(verified.map(|checksums| *self.checksums.lock() = checksums).is_some())
+    }
+
+    /// Takes over what was noted of header and slots when nobody wrote any more.
+    pub(crate) fn believe_table(&self, noted: Option<u32>) {
+        if let Some(noted) = noted {
+            let _ = self.table.set(noted);
+        }
+    }
+
+    /// Whether a file that is not written any more is what was noted of it, `None` when not all of it was. Between its
+    /// reads, of so many bytes, `read` is asked whether to go on; `None` also when it says `false`.
+    pub(crate) fn is_as_noted(
+        &self,
+        disk: &Disk,
+        read: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<Option<bool>, StoreError> {
+        /// About a megabyte.
+        const ENTRIES_AT_ONCE: u32 = 50_000;
+        let count = self.count();
+        let Some(table) = self.table.get() else { return Ok(None) };
+        let Some(blocks) = self.checksums.lock().of_blocks(count) else { return Ok(None) };
+        let mut found = IndexChecksums::default();
+        for next in (1..count).step_by(ENTRIES_AT_ONCE as usize) {
+            let to = count.min(next + ENTRIES_AT_ONCE);
+            found.follow(self.path(), self.shape, to, disk)?;
+            if !read((to - next) as usize * ENTRY) {
+                return Ok(None);
+            }
+        }
+        let is_same = found.of_blocks(count).is_some_and(|found| found == blocks)
+            && index_checksums::table(self.path(), self.shape, disk)? == *table;
+        Ok(read(self.shape.entry_at(0)).then_some(is_same))
+    }
+
+    /// What the entries at both ends say; `None` without entries.
+    pub(crate) fn ends(&self) -> Result<Option<Ends>, StoreError> {
+        let words = self.file.words()?;
+        let count = self.count();
+        let physical = |number| words.get_i64(self.shape.entry_at(number) + 4) as u64;
+        Ok((count > 1).then(|| {
+            let (noted, first, last) = (words.get_i64(AT_BEGIN_PHYSICAL) as u64, physical(1), physical(count - 1));
+            Ends {
+                first: noted.min(first)..=noted.max(first),
+                last,
+                of_last: (1..count).rev().take_while(|number| physical(*number) == last).count(),
+            }
+        }))
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -10,7 +10,7 @@
 //! * `flush`, `flushed_mark`, `checkpoint` and `manifest` (with `unit_checksums`) say what is on disk; `recovery` brings
 //!   a store back from it by `log_reader`, which finds its way past damage; `health` says when nothing more may be
 //!   written.
-//! * `retention` deletes what is old.
+//! * `retention` deletes what is old; `check` finds what rotted, and `mend` makes it anew from the log.
 //! * `mapped_file` is the only module with `unsafe`; `mapped_file_queue` is a run of such files, `hot_files` says which
 //!   stay mapped; `published` is how a writer and readers share one without a lock.
 //! * `disk` is every call to the operating system; `simulation` plays the store on a `simulated_disk`, which forgets.
@@ -18,6 +18,7 @@
 //! * [`ConfigFile`] (`config_file`) is the atomic text file the broker keeps its tables in.
 
 mod allocate;
+mod check;
 mod checkpoint;
 mod commit_log;
 mod config;
@@ -46,6 +47,7 @@ mod log_reader;
 mod manifest;
 mod mapped_file;
 mod mapped_file_queue;
+mod mend;
 mod message;
 mod message_id;
 mod properties;

@@ -35,6 +35,12 @@ pub(crate) struct Manifest {
     /// Topics that were deleted, and below which log offset their messages belong to no queue any more.
     #[serde(default)]
     pub(crate) deleted: BTreeMap<String, u64>,
+    /// The log, from here to there, that queues and index were not compared with: they were written by another broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unchecked: Option<(u64, u64)>,
+    /// The file that was compared last with its checksum, below the store's directory: the next start goes on behind it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) compared_last: Option<String>,
     /// Topic → queue id → what it held.
     pub(crate) queues: BTreeMap<String, BTreeMap<i32, Held>>,
 }

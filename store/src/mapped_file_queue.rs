@@ -2,7 +2,7 @@
 //!
 //! Owns the list (copy on write) and the names in the directory. May not: decide when files come or go.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -57,7 +57,7 @@ impl Layout {
 pub(crate) struct MappedFileQueue {
     layout: Layout,
     files: ArcSwap<Vec<Arc<MappedFile>>>,
-    /// Names are taken away by one at a time: a queue that starts over uses them again.
+    /// Names are taken away, and given to other files, by one at a time: a queue that starts over uses them again.
     removing: Mutex<()>,
 }
 
@@ -124,6 +124,40 @@ impl MappedFileQueue {
         let _one = self.removing.lock();
         let removed = self.files.swap(Arc::new(Vec::new()));
         self.unlink(&removed)
+    }
+
+    /// Puts a file of these bytes, all of them published, into the place of `old`: made in the directory `aside`, on disk
+    /// before it takes the name. Readers keep what they hold. `None` when `old` is gone meanwhile.
+    pub(crate) fn replace(
+        &self,
+        old: &Arc<MappedFile>,
+        bytes: &[u8],
+        aside: &Path,
+    ) -> Result<Option<Arc<MappedFile>>, StoreError> {
+        let _one = self.removing.lock();
+        if !holds(&self.files.load(), old) {
+            return Ok(None);
+        }
+        let disk = &self.layout.disk;
+        disk.create_dir(aside)?;
+        let made = MappedFile::path_in(aside, old.start);
+        disk.remove(&made)?;
+        let file = disk.open(&made)?;
+        disk.resize(&file, &made, old.len() as u64)?;
+        disk.write_at(&file, &made, 0, bytes)?;
+        disk.sync_file(&file, &made)?;
+        disk.sync_dir(aside)?;
+        disk.rename(&made, old.path())?;
+        // From here on the old file has no name: nobody may write to it, whatever else fails.
+        let mut new = self.layout.open(old.start);
+        new.reopen_at(bytes.len());
+        let new = Arc::new(new);
+        self.files.rcu(|files| {
+            let new_or_same = |file| Arc::clone(if Arc::ptr_eq(file, old) { &new } else { file });
+            files.iter().map(new_or_same).collect::<Vec<_>>()
+        });
+        disk.sync_dir(&self.layout.dir)?;
+        Ok(Some(new))
     }
 
     /// Deletes the emptied directory.

@@ -123,6 +123,12 @@ impl<'a> DispatchProperties<'a> {
         found
     }
 
+    /// What the message is indexed under: its unique key and each word of its keys.
+    pub(crate) fn index_keys(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let words = self.keys.into_iter().flat_map(|keys| keys.split(' ')).filter(|word| !word.is_empty());
+        self.uniq_key.into_iter().chain(words)
+    }
+
     /// The third field of a consume queue entry (`CommitLog.checkMessageAndReturnSize`): the hash of TAGS, or the
     /// delivery time for a delayed message in the schedule topic. Levels beyond the table count as its last.
     pub(crate) fn tags_code(&self, topic: &str, store_timestamp: i64, levels: &[Duration]) -> i64 {

@@ -73,6 +73,10 @@ pub(crate) struct Recovered {
     pub(crate) last_dispatched: Option<LastDispatched>,
     /// See [`Manifest::deleted`].
     pub(crate) deleted: BTreeMap<String, u64>,
+    /// See [`Manifest::unchecked`].
+    pub(crate) unchecked: Option<Range<u64>>,
+    /// See [`Manifest::compared_last`].
+    pub(crate) compared_last: Option<String>,
 }
 
 /// See the module.
@@ -119,7 +123,8 @@ pub(crate) fn recover(
         hot: HotFiles::new(MAPPED_QUEUE_FILES),
     };
     let proven_manifest = manifest.as_ref().filter(|_| proven.is_some());
-    let (queues, damaged) = ConsumeQueues::recover(layout, tail.end, last_stop, proven_manifest)?;
+    let noted = proven_manifest.map(|manifest| (manifest, config.derived_checked_at_open));
+    let (queues, damaged) = ConsumeQueues::recover(layout, tail.end, last_stop, noted)?;
     let shape = IndexShape { slots: config.max_hash_slot_num, entries: config.max_index_num };
     let index = config
         .message_index_enable
@@ -128,6 +133,7 @@ pub(crate) fn recover(
             let held = proven_manifest.map_or_else(HeldIndex::default, |m| HeldIndex {
                 files: &m.index,
                 is_final: last_stop == LastStop::Clean && m.dispatched == tail.end,
+                checked: config.derived_checked_at_open,
             });
             Index::recover(config.index_dir(), shape, tail.end, trusted, held, disk.clone())
         })
@@ -141,7 +147,24 @@ pub(crate) fn recover(
     redispatch(&log, dispatch, from, last_stop, &deleted)?;
     settle_queues(&log, &queues, manifest.as_ref());
     let durable = durable.clamp(log.min_offset(), tail.end);
-    Ok(Recovered { log, queues, index, durable, last_dispatched: tail.last, deleted })
+    let unchecked = unchecked(&log, last_stop, proven_manifest);
+    let compared_last = manifest.and_then(|manifest| manifest.compared_last);
+    Ok(Recovered { log, queues, index, durable, last_dispatched: tail.last, deleted, unchecked, compared_last })
+}
+
+/// The log that queues and index are yet to be compared with. What was dispatched by another broker, or before anything
+/// was noted, was read by recovery in part only.
+fn unchecked(log: &CommitLog, last_stop: LastStop, manifest: Option<&Manifest>) -> Option<Range<u64>> {
+    let (min, end) = (log.min_offset(), log.end());
+    let left = manifest.and_then(|manifest| manifest.unchecked);
+    let (from, to) = match (manifest, last_stop) {
+        (None, _) => (min, end),
+        (Some(manifest), LastStop::Clean) if manifest.dispatched < end => {
+            (left.map_or(manifest.dispatched, |(from, _)| from), end)
+        }
+        (Some(_), _) => left?,
+    };
+    Some(from.max(min)..to.min(end)).filter(|range| !range.is_empty())
 }
 
 /// Opens the log's files, all published to their ends. A short file among the last ones was torn when it was created

@@ -55,6 +55,12 @@ pub struct StoreStats {
     pub index_entries: u64,
     /// Flushes of the log.
     pub flush_times: u64,
+    /// Older files of queues and index that were compared with what was noted of them.
+    pub checked_files: u64,
+    /// Files of queues and index that were found damaged and made anew from the log.
+    pub mended_files: u64,
+    /// Messages found in the log though their queue's unit was damaged.
+    pub found_again_messages: u64,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +78,9 @@ pub(crate) struct Counters {
     pub(crate) dispatch_conflicts: AtomicU64,
     pub(crate) index_entries: AtomicU64,
     pub(crate) flushes: AtomicU64,
+    pub(crate) checked_files: AtomicU64,
+    pub(crate) mended_files: AtomicU64,
+    pub(crate) found_again: AtomicU64,
 }
 
 impl Counters {
@@ -108,6 +117,9 @@ impl Counters {
             dispatch_conflicts: self.dispatch_conflicts.load(Relaxed),
             index_entries: self.index_entries.load(Relaxed),
             flush_times: self.flushes.load(Relaxed),
+            checked_files: self.checked_files.load(Relaxed),
+            mended_files: self.mended_files.load(Relaxed),
+            found_again_messages: self.found_again.load(Relaxed),
         }
     }
 }

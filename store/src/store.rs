@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::check::{self, Check};
 use crate::checkpoint::Checkpoint;
 use crate::config::{FlushDiskType, StoreConfig};
 use crate::consume_queue::ConsumeQueue;
@@ -104,6 +105,7 @@ impl MessageStore {
             index: recovered.index,
             deleted: Mutex::new(recovered.deleted),
             checkpoint,
+            check: Check::new(recovered.unchecked, recovered.compared_last),
             listener: ListenerSlot::empty(),
             appended: watch::Sender::new(end),
             flushed: watch::Sender::new(recovered.durable),
@@ -475,6 +477,12 @@ impl MessageStore {
         self.core.counters.read()
     }
 
+    /// Whether every file of queues and index was compared, in the background, since the store was opened, and what was
+    /// found damaged is made anew.
+    pub fn is_checked(&self) -> bool {
+        self.core.check.is_idle()
+    }
+
     /// Keeps log files for another time from now on (`fileReservedTime`).
     pub fn set_file_reserved_time(&self, time: Duration) {
         self.core.file_reserved_ms.store(time.as_millis() as u64, Ordering::Relaxed);
@@ -525,7 +533,9 @@ fn start_workers(core: &Arc<Core>) -> Result<Vec<Worker>, StoreError> {
     core.flusher.set(flusher.thread());
     let queues = spawn(core, "store-flush-queue", flush::flush_queues_loop)?;
     let cleaner = spawn(core, "store-clean", retention::clean_loop)?;
-    Ok(vec![cleaner, allocator, dispatcher, queues, flusher])
+    let check = spawn(core, "store-check", check::check_loop)?;
+    core.check.waker.set(check.thread());
+    Ok(vec![check, cleaner, allocator, dispatcher, queues, flusher])
 }
 
 fn spawn(core: &Arc<Core>, name: &'static str, work: fn(&Core, &crate::worker::Signal)) -> Result<Worker, StoreError> {

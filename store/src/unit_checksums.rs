@@ -58,6 +58,23 @@ impl UnitChecksums {
         true
     }
 
+    /// The checksum of the file that starts at `start`, of `file_len` bytes, when all of them are summed.
+    pub(crate) fn of_file(&self, start: u64, file_len: u64) -> Option<u32> {
+        self.full.get(usize::try_from(start.checked_sub(self.first)? / file_len).ok()?).copied()
+    }
+
+    /// The file that starts at `start` has other units now: `units`, of `file_len` bytes when it is full.
+    pub(crate) fn replace(&mut self, start: u64, units: &[u8], file_len: u64) {
+        let Some(number) = start.checked_sub(self.first).map(|behind| (behind / file_len) as usize) else { return };
+        if let Some(sum) = self.full.get_mut(number) {
+            *sum = crc32fast::hash(units);
+        } else if number == self.full.len() {
+            // It is being written: summed anew.
+            self.growing = None;
+            self.end = start;
+        }
+    }
+
     /// The checksum of each file's units, oldest file first.
     pub(crate) fn of_files(&self) -> Vec<u32> {
         let growing = self.growing.as_ref().map(|sum| sum.clone().finalize());

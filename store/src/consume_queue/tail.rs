@@ -9,8 +9,6 @@ use crate::mapped_file::MappedFile;
 use crate::mapped_file_queue::Layout;
 use crate::unit_checksums::UnitChecksums;
 
-/// Bytes at a queue's end whose checksums are compared when it is opened.
-const CHECKED_BYTES: usize = 64 << 20;
 /// Files at the end that recovery reads unit by unit without a manifest; of older ones it looks at both ends.
 const FILES_READ_BY_RECOVERY: usize = 3;
 
@@ -45,10 +43,10 @@ pub(super) fn covers(files: &[MappedFile], held: &Held) -> bool {
 }
 
 /// The end of the units that the manifest speaks of, `None` when their checksums are not those noted there. Of a very
-/// long queue only the newest files are looked at: to open a store must not take longer and longer.
-pub(super) fn held_tail(files: &[MappedFile], held: &Held) -> Option<(Tail, Option<UnitChecksums>)> {
+/// long queue only the newest `checked` bytes are looked at: to open a store must not take longer and longer.
+pub(super) fn held_tail(files: &[MappedFile], held: &Held, checked: usize) -> Option<(Tail, Option<UnitChecksums>)> {
     let end = held.max as u64 * UNIT;
-    let believed = held.crcs.len().saturating_sub(CHECKED_BYTES.div_ceil(files[0].len()));
+    let believed = held.crcs.len().saturating_sub(checked.div_ceil(files[0].len()).max(1));
     let mut sums = UnitChecksums::of_full(files[0].start, &held.crcs[..believed], files[0].len());
     for (file, crc) in files.iter().zip(&held.crcs).skip(believed) {
         let units = file.slice(0, file.len().min((end - file.start) as usize))?;

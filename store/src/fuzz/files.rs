@@ -107,8 +107,10 @@ fn logs() {
 
 /// Opens a queue and looks at all of it, then goes on with it and opens it again.
 fn use_queue(dir: &Path, last_stop: LastStop, held: Option<&Held>) -> Vec<(i64, u64, u32, i64)> {
-    let recover =
-        |log_end, held| ConsumeQueue::recover("T".into(), 0, queue_layout(dir), log_end, last_stop, held).unwrap();
+    let recover = |log_end, held: Option<&Held>| {
+        let held = held.map(|held| (held, usize::MAX));
+        ConsumeQueue::recover("T".into(), 0, queue_layout(dir), log_end, last_stop, held).unwrap()
+    };
     let queue = recover(LOG_END, held).queue;
     let (first, max) = (queue.first_unit(), queue.max_offset());
     assert!((first <= max || max == 0) && queue.max_physical() <= LOG_END);

@@ -166,7 +166,8 @@ fn manifests() {
         assert_eq!(Some(&found), Manifest::load(dir.path(), &Disk::default()).as_ref());
         let held = &found.queues["T"][&0];
         let layout = super::files::queue_layout(&queue_dir);
-        let r = ConsumeQueue::recover("T".into(), 0, layout, 4500, LastStop::Crash, Some(held)).unwrap();
+        let held = Some((held, usize::MAX));
+        let r = ConsumeQueue::recover("T".into(), 0, layout, 4500, LastStop::Crash, held).unwrap();
         assert_eq!((r.damaged, r.queue.max_offset()), (false, 45));
     });
 }
