@@ -95,8 +95,9 @@ impl ConsumeQueue {
     }
 
     /// Loads what is on disk, cut where it stops making sense and where the log ends. What the manifest says the
-    /// queue `held` is not read unit by unit but must have, as many bytes of its end, the checksums noted there. After a crash that is all that
-    /// is believed: the messages behind it are dispatched again, and a unit may be torn.
+    /// queue `held` is not read unit by unit but must have the checksums noted there; so many bytes at its end are
+    /// compared. After a crash that is all that is believed: the messages behind it are dispatched again, and a unit may
+    /// be torn.
     pub(crate) fn recover(
         topic: Arc<str>,
         queue_id: i32,

@@ -104,8 +104,16 @@ impl ConsumeQueues {
         queue
     }
 
-    /// Takes a topic out of the table and retires its queues. Under the append lock.
-    pub(crate) fn remove(&self, topic: &str) -> Vec<Arc<ConsumeQueue>> {
+    /// Takes a topic out of the table and deletes its files, all that can be. Under the append lock.
+    pub(crate) fn destroy(&self, topic: &str) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        for queue in self.remove(topic) {
+            result = result.and(queue.destroy());
+        }
+        result.and_then(|()| self.layout.disk.remove_dir(&self.layout.dir.join(topic)))
+    }
+
+    fn remove(&self, topic: &str) -> Vec<Arc<ConsumeQueue>> {
         let _change = self.change.lock();
         let mut changed = Topics::clone(&self.topics.load());
         let Some(queues) = changed.remove(topic) else { return Vec::new() };
@@ -115,11 +123,6 @@ impl ConsumeQueues {
             queue.retire();
         }
         queues
-    }
-
-    /// Deletes the emptied directory of a topic.
-    pub(crate) fn remove_dir(&self, topic: &str) -> Result<(), StoreError> {
-        self.layout.disk.remove_dir(&self.layout.dir.join(topic))
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<ConsumeQueue>> {
@@ -158,11 +161,9 @@ mod tests {
         let (again, damaged) = ConsumeQueues::recover(layout, 1000, LastStop::Clean, None).unwrap();
         assert!(damaged.is_empty());
         assert_eq!(again.all().iter().map(|q| q.queue_id).collect::<Vec<_>>(), [0, 2, 3]);
-        for queue in again.remove("%RETRY%g") {
-            assert_eq!(queue.take_offsets(1), None, "retired");
-            queue.destroy().unwrap();
-        }
-        again.remove_dir("%RETRY%g").unwrap();
+        let queues = again.all();
+        again.destroy("%RETRY%g").unwrap();
+        assert!(queues.iter().all(|queue| queue.take_offsets(1).is_none()), "retired");
         assert!(again.all().is_empty() && !dir.path().join("%RETRY%g").exists());
     }
 }

@@ -150,7 +150,8 @@ impl Core {
             ..Manifest::default()
         };
         for queue in self.queues.all() {
-            if let Some(held) = queue.held() {
+            let is_deleted = manifest.deleted.get(&*queue.topic).is_some_and(|end| queue.max_physical() <= *end);
+            if let Some(held) = queue.held().filter(|_| !is_deleted) {
                 let queues = manifest.queues.entry(queue.topic.to_string()).or_default();
                 queues.insert(queue.queue_id, held);
             }

@@ -64,6 +64,7 @@ mod stats;
 mod store;
 mod store_lock;
 mod sync;
+mod topic_deletion;
 mod unit_checksums;
 mod worker;
 

@@ -130,6 +130,8 @@ impl MappedFile {
     ) -> Result<Self, StoreError> {
         let mut file = Self::open(dir, start, len, allocation, disk, hot);
         let eager = if allocation == Allocation::Full { len } else { 0 };
+        // Of a queue that could not be deleted in full.
+        disk.remove(file.path())?;
         if let Err(error) = file.mapping.create(eager) {
             // Without its blocks it would stand in the way of the next start.
             if let Err(error) = disk.remove(file.path()) {

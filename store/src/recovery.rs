@@ -36,6 +36,7 @@ use crate::message::{self, MessageView, decode_message, sys_flag};
 use crate::properties::DispatchProperties;
 use crate::recovery::queue_order::{Place, QueueOrder};
 use crate::stats::Counters;
+use crate::topic_deletion;
 
 /// Files at the end that a clean start without manifest reads again.
 const FILES_READ: usize = 3;
@@ -140,7 +141,7 @@ pub(crate) fn recover(
         .transpose()?;
     // Notes of another log say nothing.
     let deleted = proven_manifest.map_or_else(BTreeMap::new, |m| m.deleted.clone());
-    finish_deletions(&queues, &deleted)?;
+    topic_deletion::finish(&queues, &deleted)?;
     let from = dispatch_start(&log, read_from.end, manifest.as_ref(), &queues, index.as_ref(), !damaged.is_empty())?;
     let dispatch =
         Dispatch { queues: &queues, index: index.as_ref(), delay_levels: &config.message_delay_levels, counters };
@@ -530,20 +531,6 @@ fn walk(
     while let Some(record) = reader.next_record() {
         if let Record::Message(view) = record {
             visit(&view)?;
-        }
-    }
-    Ok(())
-}
-
-/// Takes away queues of deleted topics whose files a crash has left.
-fn finish_deletions(queues: &ConsumeQueues, deleted: &BTreeMap<String, u64>) -> Result<(), StoreError> {
-    for (topic, end) in deleted {
-        let of_topic = queues.all().into_iter().filter(|q| *q.topic == **topic).collect::<Vec<_>>();
-        if !of_topic.is_empty() && of_topic.iter().all(|q| q.max_physical() <= *end) {
-            for queue in queues.remove(topic) {
-                queue.destroy()?;
-            }
-            queues.remove_dir(topic)?;
         }
     }
     Ok(())

@@ -135,7 +135,6 @@ impl MessageStore {
         Ok(Self { core, workers: Mutex::default() })
     }
 
-    #[cfg(test)]
     pub(crate) fn core(&self) -> &Core {
         &self.core
     }
@@ -418,29 +417,8 @@ impl MessageStore {
         self.core.log.lock_held_for()
     }
 
-    /// Deletes all queues of a topic; its messages stay in the log until they expire. The topic may be made again
-    /// at once and its offsets start over.
-    pub fn delete_topic(&self, topic: &str) -> Result<(), StoreError> {
-        let core = &*self.core;
-        // Under the lock to the end: a queue of the same name that is made meanwhile has the same files.
-        let existed = core.log.with_appends_stopped(|| {
-            // What is not dispatched yet would bring the queues back.
-            self.wait_dispatched()?;
-            let queues = core.queues.remove(topic);
-            core.deleted.lock().insert(topic.to_owned(), core.log.end());
-            for queue in &queues {
-                queue.destroy()?;
-            }
-            Ok::<_, StoreError>(!queues.is_empty())
-        })?;
-        if existed {
-            core.queues.remove_dir(topic)?;
-            core.checkpoint_all()?;
-        }
-        Ok(())
-    }
-
-    fn wait_dispatched(&self) -> Result<(), StoreError> {
+    /// Waits until all whole messages of the log are in queues and index.
+    pub(crate) fn wait_dispatched(&self) -> Result<(), StoreError> {
         let deadline = Instant::now() + DISPATCH_WAIT;
         // The end of replicated bytes may be half a message, which is never dispatched.
         while self.core.log.has_whole_record(self.dispatched_offset()) {

@@ -1,0 +1,174 @@
+//! Deletes the queues of a topic while its messages stay in the log.
+//!
+//! A deletion takes place when the manifest says up to which log offset the topic's messages belong to no queue any more;
+//! the files go afterwards, at the next start those that could not. May not: know topic configurations.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::Ordering;
+
+use crate::consume_queues::ConsumeQueues;
+use crate::core::Core;
+use crate::error::StoreError;
+use crate::store::MessageStore;
+
+impl MessageStore {
+    /// Deletes all queues of a topic; its messages stay in the log until they expire. The topic may be made again
+    /// at once and its offsets start over. On an error nothing is deleted: where the deletion cannot be noted on disk, a
+    /// crash would bring the topic back.
+    pub fn delete_topic(&self, topic: &str) -> Result<(), StoreError> {
+        let core = self.core();
+        // Most of what is to be noted goes to the disk before anybody has to wait.
+        core.checkpoint_all()?;
+        // Under the lock to the end: a queue of the same name that is made meanwhile has the same files.
+        core.log.with_appends_stopped(|| {
+            // What is not dispatched yet would bring the queues back.
+            self.wait_dispatched()?;
+            if !core.queues.all().iter().any(|queue| *queue.topic == *topic) {
+                return Ok(());
+            }
+            // From here on a start takes the rest away, whatever becomes of the files.
+            core.note_deletion(topic)?;
+            if let Err(error) = core.queues.destroy(topic) {
+                tracing::error!(%error, topic, "files of the deleted topic are left until the next start");
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Core {
+    /// Notes on disk that the messages of a topic that are in the log now belong to no queue any more.
+    fn note_deletion(&self, topic: &str) -> Result<(), StoreError> {
+        let before = self.deleted.lock().insert(topic.to_owned(), self.log.end());
+        let noted = self.checkpoint_all().and_then(|()| {
+            if !self.derived_failed.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let failed = io::Error::other("a file could not be flushed before, nothing is noted until the next start");
+            Err(StoreError::io("delete a topic from", &self.config.consume_queue_dir(), failed))
+        });
+        if noted.is_err() {
+            let mut deleted = self.deleted.lock();
+            match before {
+                Some(end) => deleted.insert(topic.to_owned(), end),
+                None => deleted.remove(topic),
+            };
+        }
+        noted
+    }
+}
+
+/// Takes away queues of deleted topics whose files a crash has left.
+pub(crate) fn finish(queues: &ConsumeQueues, deleted: &BTreeMap<String, u64>) -> Result<(), StoreError> {
+    for (topic, end) in deleted {
+        let of_topic = queues.all().into_iter().filter(|q| *q.topic == **topic).collect::<Vec<_>>();
+        if !of_topic.is_empty() && of_topic.iter().all(|q| q.max_physical() <= *end) {
+            queues.destroy(topic)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::config::StoreConfig;
+    use crate::disk::{Call, Disk, Faults};
+    use crate::dispatcher;
+    use crate::message::NewMessage;
+    use crate::worker::Signal;
+
+    /// A disk that, from a moment on, gives the manifest no name or deletes nothing.
+    #[derive(Debug)]
+    struct BadDisk {
+        keeps: &'static str,
+        is_bad: AtomicBool,
+    }
+
+    impl Faults for BadDisk {
+        fn call(&self, call: Call<'_>, run: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+            let is_hit = match call {
+                Call::Rename(_, to) => to.ends_with(self.keeps),
+                Call::Remove(path) => path.components().any(|part| part.as_os_str() == self.keeps),
+                _ => false,
+            };
+            if is_hit && self.is_bad.load(Ordering::Relaxed) { Err(io::Error::from_raw_os_error(5)) } else { run() }
+        }
+    }
+
+    fn open(dir: &Path, disk: Disk) -> MessageStore {
+        let config = StoreConfig {
+            store_path_root_dir: dir.to_owned(),
+            mapped_file_size_commit_log: 16 << 10,
+            mapped_file_size_consume_queue: 200,
+            ..StoreConfig::default()
+        };
+        MessageStore::recover(config, disk).unwrap()
+    }
+
+    /// Appends so many messages; returns the queue offset of the first.
+    fn append(store: &MessageStore, count: i64) -> i64 {
+        let first = store.max_offset("T", 0);
+        for i in 0..count {
+            assert_eq!(store.append(&NewMessage::sample()).unwrap().queue_offset, first + i);
+        }
+        store.core().flush_log(0).unwrap();
+        while dispatcher::advance(store.core(), &Signal::never()).unwrap_or(false) {}
+        first
+    }
+
+    /// The log offsets of the queue.
+    fn queue(store: &MessageStore) -> Vec<u64> {
+        store.queue_entries("T", 0, 0, usize::MAX).iter().map(|entry| entry.offset).collect()
+    }
+
+    #[test]
+    fn nothing_is_deleted_that_cannot_be_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = Arc::new(BadDisk { keeps: "derived.manifest", is_bad: AtomicBool::new(false) });
+        let store = open(dir.path(), Disk::with_faults(Arc::clone(&faults) as Arc<dyn Faults>));
+        append(&store, 25);
+        faults.is_bad.store(true, Ordering::Relaxed);
+        let refused = store.delete_topic("T").unwrap_err().to_string();
+        assert!(refused.contains("derived.manifest"), "{refused}");
+        assert_eq!((queue(&store).len(), append(&store, 1)), (25, 25));
+        faults.is_bad.store(false, Ordering::Relaxed);
+        store.core().checkpoint_all().unwrap();
+        drop(store);
+        let store = open(dir.path(), Disk::default());
+        assert_eq!(queue(&store).len(), 26);
+        store.delete_topic("T").unwrap();
+        assert_eq!((queue(&store).len(), append(&store, 1)), (0, 0));
+    }
+
+    #[test]
+    fn files_that_cannot_be_deleted_give_nothing_back() {
+        for (before, after) in [(5, 0), (5, 3), (5, 15), (25, 0), (25, 3), (25, 12), (25, 40)] {
+            let dir = tempfile::tempdir().unwrap();
+            let faults = Arc::new(BadDisk { keeps: "T", is_bad: AtomicBool::new(false) });
+            let store = open(dir.path(), Disk::with_faults(Arc::clone(&faults) as Arc<dyn Faults>));
+            append(&store, before);
+            faults.is_bad.store(true, Ordering::Relaxed);
+            store.delete_topic("T").unwrap();
+            let from = store.max_physical_offset();
+            faults.is_bad.store(false, Ordering::Relaxed);
+            append(&store, after);
+            let expected = queue(&store);
+            assert!(expected.len() as i64 == after && expected.iter().all(|offset| *offset >= from));
+            if (1..10).contains(&after) {
+                // What RocketMQ reads of it ends where it ends.
+                let units = std::fs::read(dir.path().join("consumequeue/T/0/00000000000000000000")).unwrap();
+                assert!(units[20 * after as usize..].iter().all(|byte| *byte == 0));
+            }
+            drop(store);
+            drop(open(dir.path(), Disk::default()));
+            let store = open(dir.path(), Disk::default());
+            assert_eq!((queue(&store), append(&store, 1)), (expected, after), "{before} before, {after} after");
+        }
+    }
+}
