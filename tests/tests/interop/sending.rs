@@ -19,6 +19,7 @@ use crate::{
 pub(crate) const SCENARIOS: &[(&str, Scenario)] = &[
     ("ten_thousand_messages", ten_thousand_messages),
     ("sync_async_batch_oneway", sync_async_batch_oneway),
+    ("binary_headers", binary_headers),
     ("big_bodies", big_bodies),
     ("too_big_is_refused", too_big_is_refused),
     ("auto_create", auto_create),
@@ -84,6 +85,34 @@ fn sync_async_batch_oneway(peer: &Peer) -> Result<()> {
         ensure!(distinct.len() == total, "{} of {total} received", distinct.len());
         history.received(consumed.received);
         history.check_without_gaps()
+    })
+}
+
+/// Clients that are told to write RocketMQ's binary headers, beside one that writes JSON.
+fn binary_headers(peer: &Peer) -> Result<()> {
+    const BINARY: (&str, &str) = ("rocketmq.serialize.type", "ROCKETMQ");
+    peer.shared(|session| {
+        let topic = session.topic("BinaryHeaders", 4)?;
+        let mut history = History::default();
+        for mode in ["sync", "async", "batch"] {
+            let produce = session.client.produce(&topic).arg("mode", mode).arg("count", 200).arg("tags", "TagA,Täg");
+            let produced = produce.property(BINARY.0, BINARY.1).run(LONG)?;
+            all_ok(&produced.sent, 200)?;
+            history.sent(produced.sent);
+        }
+        let consume = |group: &str, expect: usize| {
+            session.client.consume(&topic, &format!("g_{group}_{topic}")).arg("expect", expect).arg("timeout", 90)
+        };
+        let mut binary = history.clone();
+        binary
+            .received(consume("binary", 600).property(BINARY.0, BINARY.1).run(LONG)?.received)
+            .check_without_gaps()?;
+        history.received(consume("json", 600).run(LONG)?.received).check_without_gaps()?;
+        // Each comes back once: it is sent back, and pulled from the retry topic.
+        let back = consume("back", 1_200).arg("fail-first", 1).property(BINARY.0, BINARY.1).run(LONG)?.received;
+        let again: BTreeSet<_> = back.iter().filter(|one| one.retry_topic.is_some()).map(|one| &one.key).collect();
+        ensure!(again.len() == 600, "{} of 600 came back", again.len());
+        Ok(())
     })
 }
 
