@@ -104,25 +104,40 @@ impl ConsumeQueues {
         queue
     }
 
-    /// Takes a topic out of the table and deletes its files, all that can be. Under the append lock.
-    pub(crate) fn destroy(&self, topic: &str) -> Result<(), StoreError> {
+    /// Takes these queues of a topic out of the table and deletes their files, all that can be. Under the append lock.
+    pub(crate) fn destroy(&self, topic: &str, is_meant: impl Fn(&ConsumeQueue) -> bool) -> Result<(), StoreError> {
         let mut result = Ok(());
-        for queue in self.remove(topic) {
+        for queue in self.remove(topic, is_meant) {
             result = result.and(queue.destroy());
         }
-        result.and_then(|()| self.layout.disk.remove_dir(&self.layout.dir.join(topic)))
+        if result.is_ok() && self.of_topic(topic).is_empty() {
+            self.layout.disk.remove_dir(&self.layout.dir.join(topic))?;
+        }
+        result
     }
 
-    fn remove(&self, topic: &str) -> Vec<Arc<ConsumeQueue>> {
+    fn remove(&self, topic: &str, is_meant: impl Fn(&ConsumeQueue) -> bool) -> Queues {
         let _change = self.change.lock();
-        let mut changed = Topics::clone(&self.topics.load());
-        let Some(queues) = changed.remove(topic) else { return Vec::new() };
-        self.topics.store(Arc::new(changed));
-        let queues = Queues::clone(&queues.load());
-        for queue in &queues {
+        let (gone, kept): (Queues, Queues) = self.of_topic(topic).into_iter().partition(|queue| is_meant(queue));
+        let topics = self.topics.load();
+        if !kept.is_empty() {
+            if let Some(queues) = topics.get(topic) {
+                queues.store(Arc::new(kept));
+            }
+        } else if topics.contains_key(topic) {
+            let mut changed = Topics::clone(&topics);
+            changed.remove(topic);
+            self.topics.store(Arc::new(changed));
+        }
+        for queue in &gone {
             queue.retire();
         }
-        queues
+        gone
+    }
+
+    /// The queues of a topic.
+    pub(crate) fn of_topic(&self, topic: &str) -> Queues {
+        self.topics.load().get(topic).map(|queues| Queues::clone(&queues.load())).unwrap_or_default()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<ConsumeQueue>> {
@@ -162,7 +177,9 @@ mod tests {
         assert!(damaged.is_empty());
         assert_eq!(again.all().iter().map(|q| q.queue_id).collect::<Vec<_>>(), [0, 2, 3]);
         let queues = again.all();
-        again.destroy("%RETRY%g").unwrap();
+        again.destroy("%RETRY%g", |queue| queue.queue_id == 2).unwrap();
+        assert_eq!(again.of_topic("%RETRY%g").iter().map(|q| q.queue_id).collect::<Vec<_>>(), [0, 3]);
+        again.destroy("%RETRY%g", |_| true).unwrap();
         assert!(queues.iter().all(|queue| queue.take_offsets(1).is_none()), "retired");
         assert!(again.all().is_empty() && !dir.path().join("%RETRY%g").exists());
     }

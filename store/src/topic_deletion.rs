@@ -24,12 +24,12 @@ impl MessageStore {
         core.log.with_appends_stopped(|| {
             // What is not dispatched yet would bring the queues back.
             self.wait_dispatched()?;
-            if !core.queues.all().iter().any(|queue| *queue.topic == *topic) {
+            if core.queues.of_topic(topic).is_empty() {
                 return Ok(());
             }
             // From here on a start takes the rest away, whatever becomes of the files.
             core.note_deletion(topic)?;
-            if let Err(error) = core.queues.destroy(topic) {
+            if let Err(error) = core.queues.destroy(topic, |_| true) {
                 tracing::error!(%error, topic, "files of the deleted topic are left until the next start");
             }
             Ok(())
@@ -62,10 +62,8 @@ impl Core {
 /// Takes away queues of deleted topics whose files a crash has left.
 pub(crate) fn finish(queues: &ConsumeQueues, deleted: &BTreeMap<String, u64>) -> Result<(), StoreError> {
     for (topic, end) in deleted {
-        let of_topic = queues.all().into_iter().filter(|q| *q.topic == **topic).collect::<Vec<_>>();
-        if !of_topic.is_empty() && of_topic.iter().all(|q| q.max_physical() <= *end) {
-            queues.destroy(topic)?;
-        }
+        // The topic may have been made again.
+        queues.destroy(topic, |queue| queue.max_physical() <= *end)?;
     }
     Ok(())
 }
@@ -144,6 +142,24 @@ mod tests {
         assert_eq!(queue(&store).len(), 26);
         store.delete_topic("T").unwrap();
         assert_eq!((queue(&store).len(), append(&store, 1)), (0, 0));
+    }
+
+    /// The topic is made again with another queue only.
+    #[test]
+    fn a_queue_that_could_not_be_deleted_goes_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = Arc::new(BadDisk { keeps: "T", is_bad: AtomicBool::new(false) });
+        let store = open(dir.path(), Disk::with_faults(Arc::clone(&faults) as Arc<dyn Faults>));
+        append(&store, 5);
+        faults.is_bad.store(true, Ordering::Relaxed);
+        store.delete_topic("T").unwrap();
+        faults.is_bad.store(false, Ordering::Relaxed);
+        store.append(&NewMessage { queue_id: 1, ..NewMessage::sample() }).unwrap();
+        append(&store, 0);
+        drop(store);
+        let store = open(dir.path(), Disk::default());
+        assert_eq!((queue(&store).len(), store.max_offset("T", 1)), (0, 1));
+        assert!(!dir.path().join("consumequeue/T/0").exists());
     }
 
     #[test]
