@@ -65,11 +65,12 @@ impl ConsumerOffsets {
         self.dirty.store(true, Ordering::Relaxed);
     }
 
-    /// The next offset to consume, where the group has one.
+    /// The next offset to consume, where the group has one. A negative one, which clients commit that do not know
+    /// theirs yet, is as good as none (4.9's `ConsumerOffsetManager.queryOffset` says -1 for both).
     pub(crate) fn get(&self, group: &str, topic: &str, queue_id: i32) -> Option<i64> {
         let groups = self.groups.read();
         let queues = groups.get(group)?.get(topic)?.lock();
-        queues.get(&queue_id).copied()
+        queues.get(&queue_id).copied().filter(|offset| *offset >= 0)
     }
 
     /// The group's offsets in a topic, by queue.
@@ -160,6 +161,8 @@ mod tests {
         let again = ConsumerOffsets::open(dir.path()).unwrap();
         assert_eq!(again.get("g", "T", 1), Some(4));
         assert_eq!(again.get("g", "T", 2), None);
+        again.commit("g", "T", 2, -1);
+        assert_eq!(again.get("g", "T", 2), None, "it says that its client knows none");
         assert_eq!(again.topics_of("h"), BTreeSet::from(["%RETRY%h".to_owned()]));
         assert_eq!(again.groups_of("T"), BTreeSet::from(["g".to_owned()]));
     }

@@ -311,11 +311,6 @@ fn deliver_one(store: &MessageStore, host: SocketAddr, unit: &[u8]) -> Result<()
         tracing::error!(offset = message.physical_offset, "a delayed half message is dropped");
         return Ok(());
     }
-    let mut text = Vec::with_capacity(message.properties.len() + 16);
-    for (name, value) in properties(message.properties).filter(|(name, _)| *name != DELAY && *name != "WAIT") {
-        push_property(&mut text, name, value);
-    }
-    push_property(&mut text, "WAIT", "false");
     store.append(&NewMessage {
         topic,
         queue_id,
@@ -327,7 +322,8 @@ fn deliver_one(store: &MessageStore, host: SocketAddr, unit: &[u8]) -> Result<()
         reconsume_times: message.reconsume_times,
         prepared_transaction_offset: 0,
         body: message.body,
-        properties: &text,
+        // The level too: consumers ask for it (`getDelayTimeLevel`), and Java's brokers keep it.
+        properties: message.properties,
     })?;
     Ok(())
 }

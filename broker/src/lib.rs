@@ -40,6 +40,7 @@ mod slave_sync;
 mod stats;
 mod subscription_groups;
 mod timer;
+mod topic_attributes;
 mod topics;
 mod transaction;
 mod versioned_table;

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::broker::Broker;
 use crate::client_channel::ClientChannel;
 use crate::clock;
+use crate::config::BrokerRole;
 use crate::limits::{Limit, busy};
 use crate::refusal::Refusal;
 use crate::send;
@@ -161,7 +162,8 @@ fn finish(broker: &Broker, reply: &Reply, pushed: Result<(), String>) -> Command
         }
         Err(remark) => Command::refusal(ResponseCode::SYSTEM_ERROR, remark),
     };
-    if config.store_reply_message_enable {
+    // A slave's log is the master's: Java's store refuses there.
+    if config.store_reply_message_enable && config.broker_role != BrokerRole::Slave {
         keep(broker, reply, &mut header);
     }
     header.encode(&mut answer.ext_fields);

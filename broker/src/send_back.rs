@@ -9,6 +9,7 @@ use rocketmq_remoting::{Answer, Command, Header, Peer, ResponseCode};
 use rocketmq_store::{NewMessage, decode_message, message_id, properties, property, push_property};
 
 use crate::broker::Broker;
+use crate::config::BrokerRole;
 use crate::delay;
 use crate::handlers::failed;
 use crate::refusal::Refusal;
@@ -31,6 +32,10 @@ pub(crate) fn send_back(broker: &Arc<Broker>, _: &Arc<Peer>, request: &Command) 
     }
     if group.retry_queue_nums <= 0 {
         return Ok(Command::ok().into());
+    }
+    // A slave's log is the master's. Java names what its store has answered.
+    if config.broker_role == BrokerRole::Slave {
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, "SERVICE_NOT_AVAILABLE"));
     }
     let retry = TopicConfig::new(retry_topic(&header.group), group.retry_queue_nums, PERM_READ | PERM_WRITE);
     let sys_flag = if header.unit_mode { topics::FLAG_UNIT_SUB } else { 0 };

@@ -89,6 +89,7 @@ impl Served {
             stored_ms: message.store_timestamp,
             physical: message.physical_offset,
             out_ms: property(message.properties, "TIMER_OUT_MS").map(|text| text.parse().unwrap()),
+            level: property(message.properties, "DELAY").map(str::to_owned),
         }
     }
 }
@@ -98,6 +99,7 @@ struct Received {
     stored_ms: i64,
     physical: u64,
     out_ms: Option<i64>,
+    level: Option<String>,
 }
 
 fn now_ms() -> i64 {
@@ -186,6 +188,7 @@ async fn messages_wait_through_a_restart_and_tools_see_them() {
     assert_eq!(broker.receive("T", 0).await.body, "done");
     let level = broker.receive("T", 1).await;
     assert_eq!((&*level.body, level.out_ms), ("level", None), "the level counts");
+    assert_eq!(level.level.as_deref(), Some("2"), "a consumer asks for it");
     assert!(level.stored_ms >= began + 1000);
     let waits = async {
         loop {
@@ -215,7 +218,7 @@ async fn messages_wait_through_a_restart_and_tools_see_them() {
     broker.stop().await;
 }
 
-/// A message that is sent back keeps no level among its properties, and yet waits.
+/// The level of a message that is sent back is the consumer's, and not one of its own.
 #[tokio::test]
 async fn a_message_that_is_sent_back_waits_its_level() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use rocketmq_remoting::bodies::{MessageQueue, QueueKey, ResetOffset};
+use rocketmq_remoting::bodies::{MessageQueue, QueueKey, ResetOffset, TopicConfig};
 use rocketmq_remoting::header::broker::ResetOffsetRequest;
 use rocketmq_remoting::{Answer, Command, Header, Language, RequestCode, ResponseCode, fastjson};
 use serde::{Deserialize, Serialize};
 
-use super::{field, json};
+use super::{field, heartbeat, json};
 use rocketmq_store::TimeBoundary;
 
 use crate::broker::Broker;
@@ -39,12 +39,23 @@ struct QueueOffset<'a> {
 /// `INVOKE_BROKER_TO_RESET_OFFSET`: tells the members of a group to go to the offsets of a time.
 ///
 /// The offsets change when the members commit. A group that is not online is left alone: tools
-/// then write its offsets themselves.
+/// then write its offsets themselves. For a single queue mqadmin of 5.x does that before it asks, and takes no for an error.
 pub(crate) fn reset(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let header = ResetOffsetRequest::decode(&request.ext_fields)?;
-    let body = ResetOffset { offset_table: targets(broker, &header)? };
+    let single = header.queue_id.filter(|queue_id| *queue_id >= 0);
+    let offset_table = match single {
+        Some(queue_id) => BTreeMap::from([target_of_queue(broker, &header, queue_id)?]),
+        None => targets(broker, &header)?,
+    };
+    let body = ResetOffset { offset_table };
     let members = broker.consumers.group(&header.group);
     let Some(group) = members.filter(|group| !group.channels.is_empty()) else {
+        if single.is_some() {
+            for (QueueKey(queue), offset) in &body.offset_table {
+                broker.offsets.commit(&header.group, &queue.topic, queue.queue_id, *offset);
+            }
+            return Ok(json(&body));
+        }
         let remark = format!(
             "Consumer not online, so can not reset offset, Group: {} Topic: {} Timestamp: {}",
             header.group, header.topic, header.timestamp
@@ -76,13 +87,42 @@ fn body_for(language: Language, body: &ResetOffset) -> String {
     fastjson::to_string(&ResetOffsetList { offset_table: offset_table.collect() })
 }
 
+fn topic_of(broker: &Broker, topic: &str) -> Result<Arc<TopicConfig>, Refusal> {
+    broker.topics.get(topic).ok_or_else(|| {
+        let remark = format!("[reset-offset] reset offset failed, no topic in this broker. topic={topic}");
+        Refusal::new(ResponseCode::SYSTEM_ERROR, remark)
+    })
+}
+
+/// The offset to go to in one queue: the one that is asked for, else the time's (5.x's
+/// `AdminBrokerProcessor.resetOffsetInner`).
+fn target_of_queue(broker: &Broker, header: &ResetOffsetRequest, queue_id: i32) -> Result<(QueueKey, i64), Refusal> {
+    let topic = &*header.topic;
+    let config = topic_of(broker, topic)?;
+    heartbeat::check_group(&header.group)?;
+    let queues = config.read_queue_nums.max(config.write_queue_nums);
+    if queue_id >= queues {
+        let remark = format!("queueId[{queue_id}] is illegal, topic:[{topic}] has {queues} queues");
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+    }
+    let (min, max) = (broker.store.min_offset(topic, queue_id), broker.store.max_offset(topic, queue_id));
+    let target = match header.offset.filter(|offset| *offset != -1) {
+        Some(offset) if offset < min || offset > max + 1 => {
+            let remark = format!("Target offset {offset} not in consume queue range [{min}-{max}]");
+            return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
+        }
+        Some(offset) => offset,
+        None if header.timestamp < 0 => max,
+        None => broker.store.offset_by_time(topic, queue_id, header.timestamp, TimeBoundary::Nearest),
+    };
+    let queue = MessageQueue { broker_name: broker.config().broker_name.clone(), queue_id, topic: topic.to_owned() };
+    Ok((QueueKey(queue), target))
+}
+
 /// The offset to go to in each queue that is written to.
 fn targets(broker: &Broker, header: &ResetOffsetRequest) -> Result<BTreeMap<QueueKey, i64>, Refusal> {
     let topic = &*header.topic;
-    let Some(config) = broker.topics.get(topic) else {
-        let remark = format!("[reset-offset] reset offset failed, no topic in this broker. topic={topic}");
-        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
-    };
+    let config = topic_of(broker, topic)?;
     let broker_name = &broker.config().broker_name;
     let mut targets = BTreeMap::new();
     for queue_id in 0..config.write_queue_nums {

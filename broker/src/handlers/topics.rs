@@ -11,6 +11,7 @@ use rocketmq_remoting::{Command, Header, ResponseCode, fastjson};
 use super::{failed, field, json, require_master};
 use crate::broker::Broker;
 use crate::refusal::Refusal;
+use crate::topic_attributes;
 use crate::topics;
 
 /// Queues of a topic at most: each one costs files here and an entry in every client.
@@ -22,9 +23,11 @@ const PERM_MAX: i32 = 0b1111;
 pub(crate) fn update(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     require_master(broker)?;
     let header = CreateTopicRequest::decode(&request.ext_fields)?;
+    let changes = request.ext_fields.get("attributes").unwrap_or_default();
     put_all(
         broker,
         vec![TopicConfig {
+            attributes: topic_attributes::parse(changes).map_err(illegal)?,
             order: header.order,
             perm: header.perm,
             read_queue_nums: header.read_queue_nums,
@@ -43,15 +46,24 @@ pub(crate) fn update_list(broker: &Broker, request: &Command) -> Result<Command,
     put_all(broker, list.topic_config_list)
 }
 
+/// What comes as attributes is how they change.
 fn put_all(broker: &Broker, mut configs: Vec<TopicConfig>) -> Result<Command, Refusal> {
     for config in &mut configs {
         check_settings(config)?;
         refuse_system(broker, &config.topic_name)?;
+        let known = broker.topics.get(&config.topic_name);
+        config.attributes =
+            topic_attributes::changed(known.as_ref().map(|known| &known.attributes), &config.attributes)
+                .map_err(illegal)?;
         // Whether a topic is ordered is the name servers' to say; 4.9 does not take it from here.
-        config.order = broker.topics.get(&config.topic_name).is_some_and(|known| known.order);
+        config.order = known.is_some_and(|known| known.order);
     }
     broker.topics.put(configs).map_err(failed)?;
     Ok(Command::ok())
+}
+
+fn illegal(reason: String) -> Refusal {
+    Refusal::new(ResponseCode::SYSTEM_ERROR, reason)
 }
 
 fn check_settings(config: &TopicConfig) -> Result<(), Refusal> {

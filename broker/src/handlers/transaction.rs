@@ -19,7 +19,8 @@ pub(crate) fn end(broker: &Broker, peer: &Arc<Peer>, request: &Command) -> Resul
     let commits = match header.commit_or_rollback {
         sys_flag::TRANSACTION_COMMIT => true,
         sys_flag::TRANSACTION_ROLLBACK => false,
-        _ => return Ok(Answer::None),
+        0 => return Ok(Answer::None),
+        _ => return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, "commitOrRollback field wrong")),
     };
     transaction::end(broker, &header, commits).inspect_err(|refusal| {
         // Most requests are one-way: nobody else hears of it.

@@ -223,11 +223,11 @@ impl<'a> HalfMessage<'a> {
         })
     }
 
-    /// The properties as consumers get them. Java leaves `TRAN_MSG`, `REAL_TOPIC` and `REAL_QID` among them: a message that
-    /// is sent on with all its properties becomes a half message by that.
+    /// The properties as consumers get them. `TRAN_MSG` stays: by it Java's consumers know that the unique key is the
+    /// transaction's id (`PullAPIWrapper`). 4.9 leaves `REAL_TOPIC` and `REAL_QID` among them too, 5.x does not.
     pub(super) fn committed_properties(&self) -> Vec<u8> {
         let mut text = Vec::with_capacity(self.view.properties.len());
-        let is_ours = |name: &str| matches!(name, REAL_TOPIC | REAL_QID | PREPARED | FIRST_OFFSET);
+        let is_ours = |name: &str| matches!(name, REAL_TOPIC | REAL_QID | FIRST_OFFSET);
         for (name, value) in properties(self.view.properties).filter(|(name, _)| !is_ours(name)) {
             push_property(&mut text, name, value);
         }

@@ -39,9 +39,10 @@ async fn a_commit_delivers_and_a_rollback_does_not() {
     let committed = producer.read(&broker, "T", 1, 1).await.remove(0);
     assert_eq!((&*committed.body, committed.flag, committed.prepared), ("one", 7, one.physical));
     assert_eq!(sys_flag::transaction(committed.sys_flag), sys_flag::TRANSACTION_COMMIT);
-    for name in ["TRAN_MSG", "REAL_TOPIC", "REAL_QID", "TRAN_PREPARED_QUEUE_OFFSET"] {
+    for name in ["REAL_TOPIC", "REAL_QID", "TRAN_PREPARED_QUEUE_OFFSET"] {
         assert_eq!(committed.property(name), None, "{name}");
     }
+    assert_eq!(committed.property("TRAN_MSG"), Some("true"), "consumers take the transaction's id from the unique key");
     assert_eq!((committed.property("UNIQ_KEY"), committed.property("PGROUP")), (Some("one"), Some("p")));
     let ends = producer.read(&broker, OP_TOPIC, 0, 2).await;
     assert_eq!((&*ends[0].body, &*ends[1].body), ("0", "1"));
@@ -75,6 +76,8 @@ async fn an_end_must_fit_its_half_message() {
     let offset_wrong = refused("The transaction state table offset wrong");
     assert_eq!(end("p", &Half { offset: 1, ..half.clone() }).await, offset_wrong);
     assert_eq!(end("p", &Half { physical: other.physical, ..half.clone() }).await, offset_wrong);
+    let wrong = producer.end(&broker, &half, 5).await;
+    assert_eq!(wrong, refused("commitOrRollback field wrong"), "neither an end nor that it is not known yet");
     assert_eq!(end("p", &half).await, DONE);
     let committed = producer.read(&broker, "T", 1, 1).await.remove(0);
     let copy = Half { offset: 0, physical: committed.physical };

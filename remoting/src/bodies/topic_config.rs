@@ -17,6 +17,9 @@ pub const PERM_INHERIT: i32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct TopicConfig {
+    /// 5.x: what else is said of the topic, such as its `message.type`. Left out where there is nothing, as in 4.9.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
     /// Consumers read it in the order of the name servers' `ORDER_TOPIC_CONFIG`.
     pub order: bool,
     /// Of [`PERM_READ`], [`PERM_WRITE`] and [`PERM_INHERIT`].
@@ -36,6 +39,7 @@ pub struct TopicConfig {
 impl Default for TopicConfig {
     fn default() -> Self {
         Self {
+            attributes: BTreeMap::new(),
             order: false,
             perm: PERM_READ | PERM_WRITE,
             read_queue_nums: 16,

@@ -46,7 +46,7 @@ headers! {
     /// `UPDATE_AND_CREATE_TOPIC`.
     CreateTopicRequest {
         required topic: ByteString = "topic",
-        required default_topic: ByteString = "defaultTopic",
+        default default_topic: ByteString = "defaultTopic",
         required read_queue_nums: i32 = "readQueueNums",
         required write_queue_nums: i32 = "writeQueueNums",
         required perm: i32 = "perm",
@@ -93,7 +93,11 @@ headers! {
         required group: ByteString = "group",
         /// Milliseconds since 1970, -1 for the end of each queue.
         required timestamp: i64 = "timestamp",
-        required force: bool = "isForce",
+        default force: bool = "isForce",
+        /// 5.x: this queue alone; all where it is negative.
+        optional queue_id: i32 = "queueId",
+        /// 5.x: where to in that queue, whatever the time; none where it is negative.
+        optional offset: i64 = "offset",
     }
     /// `GET_CONSUMER_RUNNING_INFO`, as the tool sends it and as the broker passes it on.
     ConsumerRunningInfoRequest {
