@@ -92,7 +92,10 @@ impl ConfigFile {
 
 /// Neither the file nor its backup could be used.
 #[derive(Debug, thiserror::Error)]
-#[error("load {}: {reason}", path.display())]
+#[error(
+    "load {}: {reason}: bring it back from a copy, or move it and its .bak away to begin without what they held",
+    path.display()
+)]
 pub struct LoadError {
     /// The file tried last.
     pub path: PathBuf,

@@ -20,7 +20,7 @@ use crate::error::StoreError;
 use crate::manifest::Held;
 use crate::mapped_file::{MappedFile, MappedWriter};
 use crate::mapped_file_queue::{Layout, MappedFileQueue};
-use crate::message::{read_i64, read_u32, read_u64};
+use crate::message::{UNIT_MIN, read_i64, read_u32, read_u64};
 use crate::recovery::LastStop;
 use crate::results::QueueEntry;
 use crate::unit_checksums::UnitChecksums;
@@ -116,10 +116,11 @@ impl ConsumeQueue {
         });
         let Some((mut files, tail, checksums)) = loaded else {
             tracing::warn!(%topic, queue_id, "the consume queue's files are damaged, they are rebuilt");
+            let next = AtomicI64::new(tail::end_of_other_size(&layout, &found));
             for (start, _) in found {
                 layout.disk.remove(&layout.path(start))?;
             }
-            return Ok(Recovered { queue: Self::empty(topic, queue_id, layout), damaged: true });
+            return Ok(Recovered { queue: Self { next, ..Self::empty(topic, queue_id, layout) }, damaged: true });
         };
         let is_all = checksums.is_some() && last_stop == LastStop::Crash;
         let tail = if is_all { tail } else { tail::read_tail(&files, tail, log_end) };
@@ -249,7 +250,7 @@ impl ConsumeQueue {
             self.flushed.store(expected as u64 * UNIT, Ordering::Release);
             self.min.store(queue_offset, Ordering::Release);
             self.max.store(expected, Ordering::Release);
-        } else if gap as u64 * UNIT > self.files.file_size() {
+        } else if gap as u64 * UNIT > self.files.file_size() && !self.may_lack(gap, queue_offset, physical) {
             return Ok(Push::Conflict);
         }
         for offset in expected..queue_offset {
@@ -262,6 +263,13 @@ impl ConsumeQueue {
         self.max.store(queue_offset + 1, Ordering::Release);
         self.next.fetch_max(queue_offset + 1, Ordering::Relaxed);
         Ok(Push::Written)
+    }
+
+    /// Whether so many messages may be missing before one: its offset was given out, or they had room in the log. A damaged
+    /// offset must not fill the disk.
+    fn may_lack(&self, gap: i64, queue_offset: i64, physical: u64) -> bool {
+        let room = physical.saturating_sub(self.max_physical()) / UNIT_MIN as u64;
+        queue_offset < self.next.load(Ordering::Relaxed) || gap as u64 <= room
     }
 
     fn write(
@@ -458,8 +466,12 @@ impl ConsumeQueue {
                 continue;
             };
             let end = to.min(file.end());
-            file.sync((from - file.start) as usize, (end - file.start) as usize)?;
-            from = end;
+            match file.sync((from - file.start) as usize, (end - file.start) as usize) {
+                Ok(()) => from = end,
+                Err(error) if self.files.has(&file) => return Err(error),
+                // Deleted or made anew meanwhile: what is there now is looked at.
+                Err(_) => {}
+            }
         }
         self.flushed.store(to, Ordering::Release);
         Ok(())
@@ -603,6 +615,21 @@ mod tests {
         assert_eq!(queue.max_offset(), 1);
     }
 
+    /// Otherwise the messages behind were in no queue though they had been acknowledged, and their offsets were given out again.
+    #[test]
+    fn as_many_messages_may_be_missing_as_there_was_room_for_or_offsets_were_given_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = empty(dir.path());
+        fill(&queue, 3);
+        assert_eq!(queue.push(103, 300 + 100 * 90, 100, 9, true).unwrap(), Push::Conflict);
+        assert_eq!(queue.push(103, 300 + 100 * 91, 100, 9, true).unwrap(), Push::Written);
+        queue.settle_next_offset(400);
+        assert_eq!(queue.take_offsets(1), Some(400));
+        assert_eq!(queue.push(401, 9_500, 100, 9, true).unwrap(), Push::Conflict);
+        assert_eq!(queue.push(400, 9_500, 100, 9, true).unwrap(), Push::Written);
+        assert_eq!((queue.entry(103).is_some(), queue.entry(399), queue.max_offset()), (true, None, 401));
+    }
+
     #[test]
     fn a_queue_may_begin_late() {
         let dir = tempfile::tempdir().unwrap();
@@ -615,6 +642,29 @@ mod tests {
         let r = recover(dir.path(), 6000);
         r.queue.correct_min(0);
         assert_eq!((r.damaged, r.queue.min_offset(), r.queue.max_offset()), (false, 23, 24));
+    }
+
+    /// Of a queue whose messages have all expired the files were the last trace.
+    #[test]
+    fn files_of_another_size_are_rebuilt_and_their_offsets_not_given_out_again() {
+        for (count, last) in [(35, 35), (40, 40), (0, 0)] {
+            let dir = tempfile::tempdir().unwrap();
+            let queue = empty(dir.path());
+            fill(&queue, count);
+            queue.files.push(&Arc::new(queue.files.create(count.cast_unsigned().div_ceil(10) * 200).unwrap()));
+            for file_size in [100, 400, 20, 220] {
+                let copy = tempfile::tempdir().unwrap();
+                for file in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+                    std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+                }
+                let layout = Layout { file_size, ..layout(copy.path()) };
+                let r = ConsumeQueue::recover("T".into(), 0, layout, 9999, LastStop::Clean, None).unwrap();
+                r.queue.settle_next_offset(0);
+                let damaged = count > 0 || file_size < 200;
+                assert_eq!((r.damaged, r.queue.max_offset(), r.queue.take_offsets(1)), (damaged, last, Some(last)));
+                assert_eq!((std::fs::read_dir(copy.path()).unwrap().count() == 0), damaged, "{count} {file_size}");
+            }
+        }
     }
 
     #[test]

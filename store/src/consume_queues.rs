@@ -74,6 +74,11 @@ impl ConsumeQueues {
     pub(crate) fn find(&self, topic: &str, queue_id: i32) -> Option<Arc<ConsumeQueue>> {
         let topics = self.topics.load();
         let queues = topics.get(topic)?.load();
+        // Mostly all are there. A look at the others costs more than it seems: another core writes to them.
+        let likely = usize::try_from(queue_id).ok().and_then(|at| queues.get(at)).filter(|q| q.queue_id == queue_id);
+        if let Some(queue) = likely {
+            return Some(Arc::clone(queue));
+        }
         let at = queues.binary_search_by_key(&queue_id, |q| q.queue_id).ok()?;
         Some(Arc::clone(&queues[at]))
     }

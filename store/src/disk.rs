@@ -259,7 +259,11 @@ impl Disk {
             for entry in fs::read_dir(dir)? {
                 let entry = entry?;
                 let Ok(name) = entry.file_name().into_string() else { continue };
-                let meta = entry.metadata()?;
+                let mut meta = entry.metadata()?;
+                if meta.is_symlink() {
+                    // A file or directory that was moved to another disk; without it the link is one of the odd files.
+                    meta = fs::metadata(entry.path()).unwrap_or(meta);
+                }
                 found.push(Entry { name, file_len: (!meta.is_dir()).then_some(meta.len()) });
             }
             found.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -36,7 +36,11 @@ pub enum StoreError {
         accepts: &'static str,
     },
     /// A log file is neither of the configured size nor a torn last file.
-    #[error("{} is {size} bytes, mappedFileSizeCommitLog is {expected}", path.display())]
+    #[error(
+        "{} is {size} bytes, mappedFileSizeCommitLog is {expected}: if the setting was changed, set it back; if the file \
+         was cut, bring it back from a copy, or to this size (truncate -s) without the messages that it lost",
+        path.display()
+    )]
     WrongFileSize {
         /// The file.
         path: PathBuf,
@@ -46,12 +50,31 @@ pub enum StoreError {
         expected: u64,
     },
     /// A log file does not continue the one before it.
-    #[error("{}: the log continues at offset {expected}, a file in between is missing", path.display())]
+    #[error(
+        "{}: the log continues at offset {expected}, a file in between is missing: bring {expected:020} back, or move the \
+         files before this one elsewhere and their messages with them",
+        path.display()
+    )]
     MissingFile {
         /// The file after the hole.
         path: PathBuf,
         /// Start offset of the file that should be there.
         expected: u64,
+    },
+    /// The log has no file left, though messages were stored in it: another directory, or a volume that is not there.
+    #[error(
+        "{} has no file of the log, though messages were stored until {until} ms: see that storePathCommitLog and its \
+         volume are right, bring the files back, or delete {} to begin without them",
+        dir.display(),
+        checkpoint.display()
+    )]
+    NoLog {
+        /// The log's directory.
+        dir: PathBuf,
+        /// The file that tells of the messages.
+        checkpoint: PathBuf,
+        /// Store time of the newest of them.
+        until: i64,
     },
     /// Topic name empty, or longer than the message version can carry.
     #[error("topic of {len} bytes, 1 to {max} are accepted")]
@@ -161,6 +184,7 @@ impl StoreError {
             Self::Config { .. } => "Config",
             Self::WrongFileSize { .. } => "WrongFileSize",
             Self::MissingFile { .. } => "MissingFile",
+            Self::NoLog { .. } => "NoLog",
             Self::TopicLength { .. } => "TopicLength",
             Self::TopicName { .. } => "TopicName",
             Self::PropertiesTooLong { .. } => "PropertiesTooLong",

@@ -105,6 +105,11 @@ impl Core {
     fn checkpoint(&self, is_closed: bool) -> Result<(), StoreError> {
         // An older manifest must not take the place of a newer one.
         let _one = self.checkpointing.lock();
+        self.write_checkpoint(is_closed).map(drop)
+    }
+
+    /// The same under that lock; returns what is noted now, `None` when something could not be flushed.
+    pub(crate) fn write_checkpoint(&self, is_closed: bool) -> Result<Option<Manifest>, StoreError> {
         self.flush_log(0)?;
         // Read before the flush: what is noted must be on disk when it is noted.
         let manifest = self.manifest(is_closed);
@@ -114,7 +119,7 @@ impl Core {
             index.flush().inspect_err(|e| self.derived_failed(e))?;
         }
         if self.derived_failed.load(Ordering::Acquire) {
-            return Ok(());
+            return Ok(None);
         }
         self.checkpoint.update(|t| {
             t.logics = t.logics.max(timestamp);
@@ -122,7 +127,7 @@ impl Core {
         })?;
         manifest.persist(&self.config.store_path_root_dir, &self.disk)?;
         self.manifested.fetch_max(manifest.dispatched, Ordering::AcqRel);
-        Ok(())
+        Ok(Some(manifest))
     }
 
     fn derived_failed(&self, error: &StoreError) {
@@ -150,8 +155,7 @@ impl Core {
             ..Manifest::default()
         };
         for queue in self.queues.all() {
-            let is_deleted = manifest.deleted.get(&*queue.topic).is_some_and(|end| queue.max_physical() <= *end);
-            if let Some(held) = queue.held().filter(|_| !is_deleted) {
+            if let Some(held) = queue.held() {
                 let queues = manifest.queues.entry(queue.topic.to_string()).or_default();
                 queues.insert(queue.queue_id, held);
             }

@@ -160,6 +160,12 @@ impl MappedFileQueue {
         Ok(Some(new))
     }
 
+    /// Whether a file still is one of these, and has its name.
+    pub(crate) fn has(&self, file: &Arc<MappedFile>) -> bool {
+        let _one = self.removing.lock();
+        holds(&self.files.load(), file)
+    }
+
     /// Deletes the emptied directory.
     pub(crate) fn remove_dir(&self) -> Result<(), StoreError> {
         self.layout.disk.remove_dir(&self.layout.dir)

@@ -96,6 +96,10 @@ pub(crate) fn recover(
         hot: HotFiles::new(MAPPED_LOG_FILES),
     };
     let (files, cut_at) = open_log_files(&layout)?;
+    if files.is_empty() && found.checkpoint.physic > 0 {
+        let checkpoint = config.store_path_root_dir.join("checkpoint");
+        return Err(StoreError::NoLog { dir: layout.dir, checkpoint, until: found.checkpoint.physic });
+    }
     let files = MappedFileQueue::new(layout, files);
     let manifest = Manifest::load(&config.store_path_root_dir, disk);
     // Of a file that was cut later the manifest proves nothing, whatever its checksums say of the bodies.
@@ -110,6 +114,13 @@ pub(crate) fn recover(
     let durable = flushed.min(cut_at.unwrap_or(u64::MAX));
     let known = Known { flushed, durable, written };
     let (tail, damage) = read_log(&files, read_from, config.check_crc_on_recover, known);
+    if tail.end < written {
+        tracing::error!(
+            end = tail.end,
+            written,
+            "the commit log ends before what was on disk: its newest messages are gone"
+        );
+    }
     let files = mend_log(files, &damage, config, disk)?;
     let files = cut_log(files, tail.end, config, disk)?;
     let timestamp = tail.last.map_or(0, |last| last.timestamp);
@@ -173,13 +184,12 @@ fn unchecked(log: &CommitLog, last_stop: LastStop, manifest: Option<&Manifest>) 
 fn open_log_files(layout: &Layout) -> Result<(Vec<MappedFile>, Option<u64>), StoreError> {
     let found = layout.scan()?;
     let file_size = layout.file_size;
+    let is_torn = |i: usize, size: u64| size < file_size && i + FILES_READ >= found.len();
     let mut expected = found.first().map(|(start, _)| *start);
-    let mut files = Vec::with_capacity(found.len());
-    let mut cut_at = None;
+    // All are looked at before one is changed: opened with another size set, the store is to open again with the right one.
     for (i, (start, size)) in found.iter().enumerate() {
         let path = layout.path(*start);
-        let torn = *size < file_size && i + FILES_READ >= found.len();
-        if (*size != file_size && !torn) || !start.is_multiple_of(file_size) {
+        if (*size != file_size && !is_torn(i, *size)) || !start.is_multiple_of(file_size) {
             return Err(StoreError::WrongFileSize { path, size: *size, expected: file_size });
         }
         if let Some(expected) = expected
@@ -188,8 +198,12 @@ fn open_log_files(layout: &Layout) -> Result<(Vec<MappedFile>, Option<u64>), Sto
             return Err(StoreError::MissingFile { path, expected });
         }
         expected = Some(start + file_size);
+    }
+    let mut files = Vec::with_capacity(found.len());
+    let mut cut_at = None;
+    for (i, (start, size)) in found.iter().enumerate() {
         let mut file = layout.open(*start);
-        if torn {
+        if is_torn(i, *size) {
             file.restore_len()?;
             cut_at = cut_at.or(Some(start + size));
         }

@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::Ordering;
 
 use crate::consume_queues::ConsumeQueues;
 use crate::core::Core;
 use crate::error::StoreError;
+use crate::manifest::Manifest;
 use crate::store::MessageStore;
 
 impl MessageStore {
@@ -18,8 +18,12 @@ impl MessageStore {
     /// crash would bring the topic back.
     pub fn delete_topic(&self, topic: &str) -> Result<(), StoreError> {
         let core = self.core();
-        // Most of what is to be noted goes to the disk before anybody has to wait.
-        core.checkpoint_all()?;
+        let _one = core.checkpointing.lock();
+        // All else goes to the disk before an append has to wait.
+        let Some(noted) = core.write_checkpoint(false)? else {
+            let failed = io::Error::other("a file could not be flushed before, nothing is noted until the next start");
+            return Err(StoreError::io("delete a topic from", &core.config.consume_queue_dir(), failed));
+        };
         // Under the lock to the end: a queue of the same name that is made meanwhile has the same files.
         core.log.with_appends_stopped(|| {
             // What is not dispatched yet would bring the queues back.
@@ -27,8 +31,10 @@ impl MessageStore {
             if core.queues.of_topic(topic).is_empty() {
                 return Ok(());
             }
+            // A log that ended before that offset after a power loss would give it to new messages of the topic.
+            core.flush_log(0)?;
             // From here on a start takes the rest away, whatever becomes of the files.
-            core.note_deletion(topic)?;
+            core.note_deletion(noted, topic)?;
             if let Err(error) = core.queues.destroy(topic, |_| true) {
                 tracing::error!(%error, topic, "files of the deleted topic are left until the next start");
             }
@@ -38,24 +44,26 @@ impl MessageStore {
 }
 
 impl Core {
-    /// Notes on disk that the messages of a topic that are in the log now belong to no queue any more.
-    fn note_deletion(&self, topic: &str) -> Result<(), StoreError> {
-        let before = self.deleted.lock().insert(topic.to_owned(), self.log.end());
-        let noted = self.checkpoint_all().and_then(|()| {
-            if !self.derived_failed.load(Ordering::Acquire) {
-                return Ok(());
-            }
-            let failed = io::Error::other("a file could not be flushed before, nothing is noted until the next start");
-            Err(StoreError::io("delete a topic from", &self.config.consume_queue_dir(), failed))
-        });
-        if noted.is_err() {
-            let mut deleted = self.deleted.lock();
+    /// Notes on disk that the messages of a topic that are in the log now belong to no queue any more; `noted` is what is
+    /// there.
+    fn note_deletion(&self, mut noted: Manifest, topic: &str) -> Result<(), StoreError> {
+        let (root, end) = (&self.config.store_path_root_dir, self.log.end());
+        let queues = noted.queues.remove(topic);
+        let before = noted.deleted.insert(topic.to_owned(), end);
+        if let Err(error) = noted.persist(root, &self.disk) {
+            // It may be there all the same.
+            noted.queues.extend(queues.map(|queues| (topic.to_owned(), queues)));
             match before {
-                Some(end) => deleted.insert(topic.to_owned(), end),
-                None => deleted.remove(topic),
+                Some(end) => noted.deleted.insert(topic.to_owned(), end),
+                None => noted.deleted.remove(topic),
             };
+            if let Err(error) = noted.persist(root, &self.disk) {
+                tracing::error!(%error, topic, "whether the topic is deleted is for the next checkpoint to say");
+            }
+            return Err(error);
         }
-        noted
+        self.deleted.lock().insert(topic.to_owned(), end);
+        Ok(())
     }
 }
 
@@ -72,7 +80,10 @@ pub(crate) fn finish(queues: &ConsumeQueues, deleted: &BTreeMap<String, u64>) ->
 mod tests {
     use std::path::Path;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::config::StoreConfig;
@@ -160,6 +171,47 @@ mod tests {
         let store = open(dir.path(), Disk::default());
         assert_eq!((queue(&store).len(), store.max_offset("T", 1)), (0, 1));
         assert!(!dir.path().join("consumequeue/T/0").exists());
+    }
+
+    /// A disk on which the first flush of a queue file takes until somebody says that it is done.
+    #[derive(Debug)]
+    struct SlowFlush {
+        is_first: AtomicBool,
+        begun: Sender<()>,
+        goes_on: Mutex<Receiver<()>>,
+    }
+
+    impl Faults for SlowFlush {
+        fn call(&self, call: Call<'_>, run: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
+            if let Call::SyncRange(path, ..) = call
+                && path.components().any(|part| part.as_os_str() == "consumequeue")
+                && self.is_first.swap(false, Ordering::Relaxed)
+            {
+                self.begun.send(()).unwrap();
+                self.goes_on.lock().recv().unwrap();
+            }
+            run()
+        }
+    }
+
+    /// It failed, and no checkpoint, expiry or deletion of a topic took place until the next start.
+    #[test]
+    fn a_flush_of_files_that_are_deleted_meanwhile_does_not_fail() {
+        let dir = tempfile::tempdir().unwrap();
+        let ((begun, has_begun), (go_on, goes_on)) = (channel(), channel());
+        let faults = SlowFlush { is_first: AtomicBool::new(true), begun, goes_on: Mutex::new(goes_on) };
+        let store = open(dir.path(), Disk::with_faults(Arc::new(faults)));
+        append(&store, 25);
+        std::thread::scope(|scope| {
+            let flush = scope.spawn(|| store.core().flush_queues(0));
+            has_begun.recv().unwrap();
+            store.delete_topic("T").unwrap();
+            go_on.send(()).unwrap();
+            flush.join().unwrap().unwrap();
+        });
+        assert!(!store.core().derived_failed.load(Ordering::Relaxed));
+        append(&store, 3);
+        store.delete_topic("T").unwrap();
     }
 
     #[test]

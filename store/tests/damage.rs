@@ -182,3 +182,47 @@ fn a_consumer_gets_past_a_message_damaged_after_a_clean_stop() {
         }
     }
 }
+
+/// A queue takes no offset that is far behind its end, for it may be damaged; but so are messages behind lost ones, and they
+/// were in no queue.
+#[test]
+fn what_follows_a_long_hole_is_in_its_queue() {
+    const MANY: i64 = 120;
+    let dir = tempdir();
+    let config = config(dir.path());
+    let store = MessageStore::open(config.clone()).unwrap();
+    for _ in 0..MANY {
+        store.append(&message("T", 0, &[7; 400], b"")).unwrap();
+    }
+    settle(&store);
+    store.shutdown();
+    drop(store);
+    // More messages are gone than the 20 of a queue file: in the middle of the log, or at its end.
+    let first = Path::new("commitlog/00000000000000016384");
+    let opened = |damage: &dyn Fn(&Path)| {
+        let copy = tempdir();
+        copy_dir(dir.path(), copy.path());
+        damage(copy.path());
+        let config = StoreConfig { store_path_root_dir: copy.path().to_owned(), ..config.clone() };
+        let store = MessageStore::open(config).unwrap();
+        let appended = store.append(&message("T", 0, b"new", b"")).unwrap().queue_offset;
+        settle(&store);
+        assert_eq!((appended, store.max_offset("T", 0)), (MANY, MANY + 1));
+        let has = |offset: i64| store.queue_entries("T", 0, offset, 1).iter().any(|entry| entry.queue_offset == offset);
+        (0..=MANY).filter(|offset| has(*offset)).collect::<Vec<_>>()
+    };
+    let middle = opened(&|copy| {
+        fs::write(copy.join(first), vec![0; 16 << 10]).unwrap();
+        fs::remove_dir_all(copy.join("consumequeue")).unwrap();
+        fs::remove_file(copy.join("derived.manifest")).unwrap();
+    });
+    assert!(middle.len() > 80 && middle.ends_with(&[MANY - 2, MANY - 1, MANY]), "{middle:?}");
+    let end = opened(&|copy| {
+        for file in fs::read_dir(copy.join("commitlog")).unwrap().map(|file| file.unwrap().path()) {
+            if file >= copy.join(first) {
+                fs::remove_file(file).unwrap();
+            }
+        }
+    });
+    assert!(end.len() > 30 && end.len() < 40 && end.ends_with(&[MANY]), "{end:?}");
+}

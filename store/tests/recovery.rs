@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rocketmq_store::{MessageStore, QueueEntry, decode_message};
+use rocketmq_store::{MessageStore, QueueEntry, StoreConfig, decode_message};
 use support::{Queues, config, copy_dir, message, pull, settle, tempdir, view_of_queues};
 
 /// Fills a store in two runs; the second ends by `shutdown` or by a kill.
@@ -207,7 +207,69 @@ fn a_missing_log_file_is_named() {
     build(dir.path(), true);
     fs::remove_file(dir.path().join("commitlog/00000000000000016384")).unwrap();
     let refused = MessageStore::open(config(dir.path())).unwrap_err().to_string();
-    assert!(refused.contains("00000000000000032768"), "{refused}");
+    assert!(
+        refused.contains("00000000000000032768") && refused.contains("bring 00000000000000016384 back"),
+        "{refused}"
+    );
+    // The other thing that it says helps, too.
+    fs::remove_file(dir.path().join("commitlog/00000000000000000000")).unwrap();
+    assert_eq!(MessageStore::open(config(dir.path())).unwrap().min_physical_offset(), 32768);
+}
+
+/// The broker began an empty log beside the queues of the one that it did not find, and back with that believed its own.
+#[test]
+fn a_log_that_is_elsewhere_is_not_begun_anew() {
+    let dir = tempdir();
+    let expected = build(dir.path(), true);
+    let elsewhere = tempdir();
+    let moved = StoreConfig { store_path_commit_log: Some(elsewhere.path().join("log")), ..config(dir.path()) };
+    let refused = MessageStore::open(moved.clone()).unwrap_err().to_string();
+    assert!(refused.contains("storePathCommitLog") && refused.contains("/checkpoint"), "{refused}");
+    fs::remove_dir(elsewhere.path().join("log")).unwrap();
+    fs::rename(dir.path().join("commitlog"), elsewhere.path().join("log")).unwrap();
+    assert_eq!(view_of_queues(&MessageStore::open(moved).unwrap()), expected);
+    MessageStore::open(config(dir.path())).unwrap_err();
+    fs::remove_file(dir.path().join("checkpoint")).unwrap();
+    let store = MessageStore::open(config(dir.path())).unwrap();
+    assert_eq!(view_of_queues(&store), Queues::new());
+    let next = expected[&("A".to_owned(), 1)].1;
+    assert_eq!(store.append(&message("A", 1, b"x", b"")).unwrap().queue_offset, next, "none is given out twice");
+}
+
+#[test]
+fn files_and_directories_may_be_links() {
+    for moved in ["commitlog/00000000000000000000", "commitlog/00000000000000016384", "consumequeue/A", "checkpoint"] {
+        let dir = tempdir();
+        let expected = build(dir.path(), true);
+        let other = tempdir();
+        fs::rename(dir.path().join(moved), other.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(other.path().join("moved"), dir.path().join(moved)).unwrap();
+        let store = MessageStore::open(config(dir.path())).unwrap();
+        assert_eq!(view_of_queues(&store), expected, "{moved}");
+        assert_eq!(pull(&store, "A", 0).len() + pull(&store, "A", 1).len(), 168);
+    }
+}
+
+/// The first file was brought to the wrong size before the next one was looked at, and no size was right any more.
+#[test]
+fn a_store_opened_with_another_file_size_is_refused_and_as_it_was() {
+    for (clean, size) in [(true, 20 << 10), (false, 32 << 10), (true, 48 << 10), (false, 8 << 10)] {
+        let dir = tempdir();
+        let store = MessageStore::open(config(dir.path())).unwrap();
+        while store.max_physical_offset() < 20 << 10 {
+            store.append(&message("T", 0, &[7; 1000], b"")).unwrap();
+        }
+        settle(&store);
+        let expected = view_of_queues(&store);
+        if clean {
+            store.shutdown();
+        }
+        drop(store);
+        let other = StoreConfig { mapped_file_size_commit_log: size, ..config(dir.path()) };
+        let refused = MessageStore::open(other).unwrap_err().to_string();
+        assert!(refused.contains("set it back") && refused.contains("commitlog/0"), "{refused}");
+        assert_eq!(view_of_queues(&MessageStore::open(config(dir.path())).unwrap()), expected, "{clean} {size}");
+    }
 }
 
 /// Flips bits all over a file; what was stored must be read as it was, from the queue and by its key.

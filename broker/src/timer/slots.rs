@@ -124,13 +124,17 @@ impl Slots {
         self.dir.join(begin.to_string())
     }
 
-    /// Removes files of no slot. What is no file of ours stays.
+    /// Removes files of no slot. What is no file of ours stays; a directory that has a slot's name gets another.
     fn remove_others(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
             let begin = entry.file_name().to_str().and_then(|name| name.parse::<i64>().ok());
-            if begin.is_some_and(|begin| !self.by_begin.contains_key(&begin)) {
-                fs::remove_file(entry.path())?;
+            if let Some(begin) = begin.filter(|begin| !self.by_begin.contains_key(begin)) {
+                if entry.file_type()?.is_dir() {
+                    fs::rename(entry.path(), self.dir.join(format!("{begin}.aside")))?;
+                } else {
+                    fs::remove_file(entry.path())?;
+                }
             }
         }
         Ok(())
@@ -379,6 +383,19 @@ mod tests {
         slots.write().unwrap();
         slots.remove_over(&slots.manifest(7, 0)).unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// Nothing was delivered any more, for the slots could not be built anew.
+    #[test]
+    fn a_directory_in_the_place_of_a_slot_is_moved_out_of_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("0")).unwrap();
+        fs::write(dir.path().join("0/x"), "x").unwrap();
+        let mut slots = Slots::empty(dir.path(), 7).unwrap();
+        slots.insert(pending(10, 1));
+        slots.write().unwrap();
+        assert!(dir.path().join("0").is_file() && dir.path().join("0.aside/x").is_file());
+        Slots::open(dir.path(), &slots.manifest(2, 0)).unwrap();
     }
 
     #[test]

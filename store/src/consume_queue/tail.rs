@@ -34,6 +34,24 @@ pub(super) fn load_files(layout: &Layout, found: &[(u64, u64)]) -> Result<Option
     Ok(Some(files))
 }
 
+/// The offset behind the last unit of files that form a queue of another file size, 0 of others. Its messages may have
+/// expired, and then nothing else tells of it in a Java broker's store.
+pub(super) fn end_of_other_size(layout: &Layout, found: &[(u64, u64)]) -> i64 {
+    let Some((first, size)) = found.first().copied() else { return 0 };
+    let start = |i: usize| (i as u64).checked_mul(size)?.checked_add(first);
+    let is_next = |(i, file): (usize, &(u64, u64))| (start(i), size) == (Some(file.0), file.1);
+    let is_size = size != layout.file_size && size > 0 && i32::try_from(size).is_ok() && size.is_multiple_of(UNIT);
+    if !is_size || !first.is_multiple_of(size) || !found.iter().enumerate().all(is_next) {
+        return 0;
+    }
+    let layout = Layout { file_size: size, ..layout.clone() };
+    let end = found.iter().rev().find_map(|(start, _)| {
+        let last = layout.open(*start).slice(0, size as usize)?.iter().rposition(|byte| *byte != 0)?;
+        Some((start + last as u64) / UNIT + 1)
+    });
+    end.unwrap_or(first / UNIT) as i64
+}
+
 /// Whether the files hold all the units that the manifest speaks of, from the same first file on.
 pub(super) fn covers(files: &[MappedFile], held: &Held) -> bool {
     let (first, end) = (held.first as u64 * UNIT, held.max as u64 * UNIT);
