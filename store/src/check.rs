@@ -245,7 +245,7 @@ fn compare_queue_file(core: &Core, queue: &ConsumeQueue, file: &Arc<MappedFile>,
     if checksum(core, file, go_on).is_ok_and(|found| found.is_none_or(|found| found == noted)) {
         return true;
     }
-    if !queue.files().iter().any(|now| Arc::ptr_eq(now, file)) {
+    if !queue.has(file) {
         return true;
     }
     tracing::error!(file = %file.path().display(), "the consume queue file is not what it was, the log is read");
@@ -275,7 +275,7 @@ fn compare_index_file(core: &Core, file: &Arc<IndexFile>, go_on: GoOn<'_>) -> bo
         return true;
     }
     let Some(index) = &core.index else { return true };
-    if !index.files().iter().any(|now| Arc::ptr_eq(now, file)) {
+    if !index.has(file) {
         return true;
     }
     tracing::error!(file = %file.path().display(), "the index file is not what it was, the log is read");

@@ -312,6 +312,11 @@ impl ConsumeQueue {
         self.files.all()
     }
 
+    /// Whether a file still is one of the queue's.
+    pub(crate) fn has(&self, file: &Arc<MappedFile>) -> bool {
+        self.files.has(file)
+    }
+
     /// The file that holds the unit at `offset`.
     pub(crate) fn file_of(&self, offset: i64) -> Option<Arc<MappedFile>> {
         self.files.find(u64::try_from(offset).ok()?.checked_mul(UNIT)?)
@@ -325,7 +330,7 @@ impl ConsumeQueue {
     /// Notes a file's units as they are now.
     pub(crate) fn believe_units(&self, file: &Arc<MappedFile>, units: &[u8]) {
         if let Some(checksums) = self.checksums.lock().as_mut()
-            && self.files.all().iter().any(|now| Arc::ptr_eq(now, file))
+            && self.has(file)
         {
             checksums.replace(file.start, units, self.files.file_size());
         }
@@ -468,7 +473,7 @@ impl ConsumeQueue {
             let end = to.min(file.end());
             match file.sync((from - file.start) as usize, (end - file.start) as usize) {
                 Ok(()) => from = end,
-                Err(error) if self.files.has(&file) => return Err(error),
+                Err(error) if self.has(&file) => return Err(error),
                 // Deleted or made anew meanwhile: what is there now is looked at.
                 Err(_) => {}
             }

@@ -123,16 +123,15 @@ impl ConsumeQueues {
 
     fn remove(&self, topic: &str, is_meant: impl Fn(&ConsumeQueue) -> bool) -> Queues {
         let _change = self.change.lock();
-        let (gone, kept): (Queues, Queues) = self.of_topic(topic).into_iter().partition(|queue| is_meant(queue));
         let topics = self.topics.load();
-        if !kept.is_empty() {
-            if let Some(queues) = topics.get(topic) {
-                queues.store(Arc::new(kept));
-            }
-        } else if topics.contains_key(topic) {
+        let Some(queues) = topics.get(topic) else { return Queues::new() };
+        let (gone, kept): (Queues, Queues) = self.of_topic(topic).into_iter().partition(|queue| is_meant(queue));
+        if kept.is_empty() {
             let mut changed = Topics::clone(&topics);
             changed.remove(topic);
             self.topics.store(Arc::new(changed));
+        } else {
+            queues.store(Arc::new(kept));
         }
         for queue in &gone {
             queue.retire();

@@ -241,6 +241,11 @@ impl Index {
         self.files.load_full()
     }
 
+    /// Whether a file still is one of the index.
+    pub(crate) fn has(&self, file: &Arc<IndexFile>) -> bool {
+        self.files.load().iter().any(|one| Arc::ptr_eq(one, file))
+    }
+
     /// The file that ought to have an entry of a message under a key, and has none. What was indexed before the first file
     /// or is not indexed yet is not missed.
     pub(crate) fn lacks(
@@ -306,8 +311,7 @@ impl Index {
         new.sync()?;
         self.disk.sync_dir(new.path().parent().unwrap_or(&self.dir))?;
         let _one = self.changing.lock();
-        let is_old = |file: &Arc<IndexFile>| Arc::ptr_eq(file, old);
-        if !self.files.load().iter().any(is_old) {
+        if !self.has(old) {
             return Ok(false);
         }
         finish(new)?;
@@ -315,7 +319,8 @@ impl Index {
         self.disk.rename(new.path(), old.path())?;
         let reopened = Arc::new(new.renamed(old.path().to_owned(), &self.disk, &self.hot));
         self.files.rcu(|files| {
-            files.iter().map(|file| Arc::clone(if is_old(file) { &reopened } else { file })).collect::<Vec<_>>()
+            let new_or_same = |file| Arc::clone(if Arc::ptr_eq(file, old) { &reopened } else { file });
+            files.iter().map(new_or_same).collect::<Vec<_>>()
         });
         self.disk.sync_dir(&self.dir)?;
         Ok(true)

@@ -3,19 +3,17 @@
 //! Those that need no failing disk are in `tests/known_bugs.rs`, with the list of those tested elsewhere. Numbers are of
 //! apache/rocketmq where nothing else is said.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::config_file::ConfigFile;
 use crate::disk::{Call, Disk, Faults};
 use crate::dispatcher;
+use crate::failing_disk::FailingDisk;
 use crate::simulated_disk::SimulatedDisk;
 use crate::simulation::shared_memory;
 use crate::worker::Signal;
@@ -23,47 +21,6 @@ use crate::{FlushDiskType, MessageStore, NewMessage, StoreConfig, StoreError, de
 
 const EIO: i32 = 5;
 const EROFS: i32 = 30;
-
-/// Which calls fail, and with what.
-type Rule = fn(&Call<'_>) -> Option<i32>;
-
-/// A disk on which some calls fail from a moment on.
-struct FailingDisk {
-    rule: Rule,
-    fails: AtomicBool,
-    /// What failed, first to last.
-    failed: Mutex<Vec<String>>,
-}
-
-impl std::fmt::Debug for FailingDisk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FailingDisk").finish_non_exhaustive()
-    }
-}
-
-impl Faults for FailingDisk {
-    fn call(&self, call: Call<'_>, run: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-        match Some(self.rule).filter(|_| self.fails.load(Ordering::Relaxed)).and_then(|rule| rule(&call)) {
-            Some(errno) => {
-                self.failed.lock().push(format!("{call:?}"));
-                Err(io::Error::from_raw_os_error(errno))
-            }
-            None => run(),
-        }
-    }
-}
-
-impl FailingDisk {
-    fn new(rule: Rule) -> (Arc<Self>, Disk) {
-        let faults = Arc::new(Self { rule, fails: AtomicBool::new(false), failed: Mutex::default() });
-        let disk = Disk::with_faults(Arc::clone(&faults) as Arc<dyn Faults>);
-        (faults, disk)
-    }
-
-    fn set(&self, fails: bool) {
-        self.fails.store(fails, Ordering::Relaxed);
-    }
-}
 
 fn config(dir: &Path) -> StoreConfig {
     StoreConfig {

@@ -29,6 +29,8 @@ mod core;
 mod disk;
 mod dispatcher;
 mod error;
+#[cfg(test)]
+mod failing_disk;
 mod flush;
 mod flushed_mark;
 #[cfg(test)]

@@ -18,6 +18,13 @@ impl MessageStore {
     /// crash would bring the topic back.
     pub fn delete_topic(&self, topic: &str) -> Result<(), StoreError> {
         let core = self.core();
+        let is_there = core.log.with_appends_stopped(|| {
+            self.wait_dispatched()?;
+            Ok::<_, StoreError>(!core.queues.of_topic(topic).is_empty())
+        })?;
+        if !is_there {
+            return Ok(());
+        }
         let _one = core.checkpointing.lock();
         // All else goes to the disk before an append has to wait.
         let Some(noted) = core.write_checkpoint(false)? else {
@@ -28,9 +35,6 @@ impl MessageStore {
         core.log.with_appends_stopped(|| {
             // What is not dispatched yet would bring the queues back.
             self.wait_dispatched()?;
-            if core.queues.of_topic(topic).is_empty() {
-                return Ok(());
-            }
             // A log that ended before that offset after a power loss would give it to new messages of the topic.
             core.flush_log(0)?;
             // From here on a start takes the rest away, whatever becomes of the files.
@@ -89,25 +93,13 @@ mod tests {
     use crate::config::StoreConfig;
     use crate::disk::{Call, Disk, Faults};
     use crate::dispatcher;
+    use crate::failing_disk::FailingDisk;
     use crate::message::NewMessage;
     use crate::worker::Signal;
 
-    /// A disk that, from a moment on, gives the manifest no name or deletes nothing.
-    #[derive(Debug)]
-    struct BadDisk {
-        keeps: &'static str,
-        is_bad: AtomicBool,
-    }
-
-    impl Faults for BadDisk {
-        fn call(&self, call: Call<'_>, run: &mut dyn FnMut() -> io::Result<()>) -> io::Result<()> {
-            let is_hit = match call {
-                Call::Rename(_, to) => to.ends_with(self.keeps),
-                Call::Remove(path) => path.components().any(|part| part.as_os_str() == self.keeps),
-                _ => false,
-            };
-            if is_hit && self.is_bad.load(Ordering::Relaxed) { Err(io::Error::from_raw_os_error(5)) } else { run() }
-        }
+    /// No file of the topic is deleted.
+    fn keeps_queues(call: &Call<'_>) -> Option<i32> {
+        matches!(call, Call::Remove(path) if path.components().any(|part| part.as_os_str() == "T")).then_some(5)
     }
 
     fn open(dir: &Path, disk: Disk) -> MessageStore {
@@ -139,14 +131,16 @@ mod tests {
     #[test]
     fn nothing_is_deleted_that_cannot_be_noted() {
         let dir = tempfile::tempdir().unwrap();
-        let faults = Arc::new(BadDisk { keeps: "derived.manifest", is_bad: AtomicBool::new(false) });
-        let store = open(dir.path(), Disk::with_faults(Arc::clone(&faults) as Arc<dyn Faults>));
+        let (faults, disk) = FailingDisk::new(|call| {
+            matches!(call, Call::Rename(_, to) if to.ends_with("derived.manifest")).then_some(5)
+        });
+        let store = open(dir.path(), disk);
         append(&store, 25);
-        faults.is_bad.store(true, Ordering::Relaxed);
+        faults.set(true);
         let refused = store.delete_topic("T").unwrap_err().to_string();
         assert!(refused.contains("derived.manifest"), "{refused}");
         assert_eq!((queue(&store).len(), append(&store, 1)), (25, 25));
-        faults.is_bad.store(false, Ordering::Relaxed);
+        faults.set(false);
         store.core().checkpoint_all().unwrap();
         drop(store);
         let store = open(dir.path(), Disk::default());
@@ -159,12 +153,12 @@ mod tests {
     #[test]
     fn a_queue_that_could_not_be_deleted_goes_at_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
-        let faults = Arc::new(BadDisk { keeps: "T", is_bad: AtomicBool::new(false) });
-        let store = open(dir.path(), Disk::with_faults(Arc::clone(&faults) as Arc<dyn Faults>));
+        let (faults, disk) = FailingDisk::new(keeps_queues);
+        let store = open(dir.path(), disk);
         append(&store, 5);
-        faults.is_bad.store(true, Ordering::Relaxed);
+        faults.set(true);
         store.delete_topic("T").unwrap();
-        faults.is_bad.store(false, Ordering::Relaxed);
+        faults.set(false);
         store.append(&NewMessage { queue_id: 1, ..NewMessage::sample() }).unwrap();
         append(&store, 0);
         drop(store);
@@ -218,13 +212,13 @@ mod tests {
     fn files_that_cannot_be_deleted_give_nothing_back() {
         for (before, after) in [(5, 0), (5, 3), (5, 15), (25, 0), (25, 3), (25, 12), (25, 40)] {
             let dir = tempfile::tempdir().unwrap();
-            let faults = Arc::new(BadDisk { keeps: "T", is_bad: AtomicBool::new(false) });
-            let store = open(dir.path(), Disk::with_faults(Arc::clone(&faults) as Arc<dyn Faults>));
+            let (faults, disk) = FailingDisk::new(keeps_queues);
+            let store = open(dir.path(), disk);
             append(&store, before);
-            faults.is_bad.store(true, Ordering::Relaxed);
+            faults.set(true);
             store.delete_topic("T").unwrap();
             let from = store.max_physical_offset();
-            faults.is_bad.store(false, Ordering::Relaxed);
+            faults.set(false);
             append(&store, after);
             let expected = queue(&store);
             assert!(expected.len() as i64 == after && expected.iter().all(|offset| *offset >= from));

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rocketmq_store::{MessageStore, QueueEntry, StoreConfig, decode_message, java_string_hash};
-use support::{config, copy_dir, message, settle, tempdir};
+use rocketmq_store::{MessageStore, QueueEntry, StoreConfig, java_string_hash};
+use support::{bodies_of, config, copy_dir, message, settle, tempdir};
 
 const COUNT: i64 = 150;
 const UNIT: usize = 20;
@@ -69,14 +69,7 @@ fn pull(store: &MessageStore, matches: &mut dyn FnMut(&QueueEntry) -> bool) -> V
         let got = store.get_messages("T", 0, offset, 32, 1 << 20, matches);
         assert!(got.next_begin_offset > offset, "stuck at {offset}: {got:?}");
         offset = got.next_begin_offset;
-        for run in got.messages {
-            let mut rest = &run[..];
-            while !rest.is_empty() {
-                let m = decode_message(rest).unwrap();
-                bodies.push(m.body.to_vec());
-                rest = &rest[m.total_size as usize..];
-            }
-        }
+        bodies.extend(bodies_of(&got));
     }
     bodies
 }

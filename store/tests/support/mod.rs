@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rocketmq_store::{MessageStore, NewMessage, QueueEntry, StoreConfig, decode_message};
+use rocketmq_store::{GetResult, MessageStore, NewMessage, QueueEntry, StoreConfig, decode_message};
 
 /// Files so small that a few messages fill several.
 pub fn config(dir: &Path) -> StoreConfig {
@@ -57,6 +57,21 @@ pub fn wait_flushed(store: &MessageStore, end: u64) {
     rt.block_on(store.flushed(end)).unwrap();
 }
 
+/// The bodies of what a pull got.
+pub fn bodies_of(got: &GetResult) -> Vec<Vec<u8>> {
+    let mut bodies = Vec::new();
+    for run in &got.messages {
+        let mut rest = &run[..];
+        while !rest.is_empty() {
+            let m = decode_message(rest).unwrap();
+            assert!(m.crc_matches());
+            bodies.push(m.body.to_vec());
+            rest = &rest[m.total_size as usize..];
+        }
+    }
+    bodies
+}
+
 /// All bodies of a queue, pulled as a consumer does.
 pub fn pull(store: &MessageStore, topic: &str, queue_id: i32) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
@@ -66,15 +81,7 @@ pub fn pull(store: &MessageStore, topic: &str, queue_id: i32) -> Vec<Vec<u8>> {
         if r.message_count == 0 {
             return bodies;
         }
-        for run in r.messages {
-            let mut rest = &run[..];
-            while !rest.is_empty() {
-                let m = decode_message(rest).unwrap();
-                assert!(m.crc_matches());
-                bodies.push(m.body.to_vec());
-                rest = &rest[m.total_size as usize..];
-            }
-        }
+        bodies.extend(bodies_of(&r));
         offset = r.next_begin_offset;
     }
 }
