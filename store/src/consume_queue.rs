@@ -589,6 +589,14 @@ mod tests {
         }
     }
 
+    fn copy_of(dir: &Path) -> tempfile::TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+            std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+        }
+        copy
+    }
+
     #[test]
     fn units_lie_where_rocketmq_has_them() {
         let dir = tempfile::tempdir().unwrap();
@@ -658,10 +666,7 @@ mod tests {
             fill(&queue, count);
             queue.files.push(&Arc::new(queue.files.create(count.cast_unsigned().div_ceil(10) * 200).unwrap()));
             for file_size in [100, 400, 20, 220] {
-                let copy = tempfile::tempdir().unwrap();
-                for file in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
-                    std::fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
-                }
+                let copy = copy_of(dir.path());
                 let layout = Layout { file_size, ..layout(copy.path()) };
                 let r = ConsumeQueue::recover("T".into(), 0, layout, 9999, LastStop::Clean, None).unwrap();
                 r.queue.settle_next_offset(0);
@@ -684,6 +689,29 @@ mod tests {
         let queue = recover(dir.path(), 0).queue;
         fill(&queue, 3);
         assert_eq!(recover(dir.path(), 9999).queue.max_offset(), 3, "nothing stale behind");
+    }
+
+    /// Otherwise the message after the fillers counted as entered, and was in no queue after a kill.
+    #[test]
+    fn the_manifest_may_end_among_fillers() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = empty(dir.path());
+        fill(&queue, 3);
+        assert_eq!(queue.push(25, 4_000, 100, 9, true).unwrap(), Push::Written);
+        for max in 3..=26 {
+            let copy = copy_of(dir.path());
+            let mut sums = UnitChecksums::starting_at(0);
+            assert!(sums.follow(&queue.files, 0, max as u64 * UNIT));
+            let held = Held { first: 0, max, next: 26, crcs: sums.of_files() };
+            let held = Some((&held, 1 << 20));
+            let r = ConsumeQueue::recover("T".into(), 0, layout(copy.path()), 9999, LastStop::Crash, held).unwrap();
+            let is_in = max == 26;
+            assert_eq!((r.damaged, r.queue.max_offset()), (false, max));
+            assert_eq!(r.queue.max_physical(), if is_in { 4_100 } else { 300 }, "{max}");
+            let again = r.queue.push(25, 4_000, 100, 9, true).unwrap();
+            assert_eq!(again, if is_in { Push::Known } else { Push::Written }, "{max}");
+            assert_eq!(r.queue.entry(25).map(|unit| unit.offset), Some(4_000));
+        }
     }
 
     #[test]

@@ -73,10 +73,20 @@ pub(super) fn held_tail(files: &[MappedFile], held: &Held, checked: usize) -> Op
             return None;
         }
     }
-    let file = files.iter().rfind(|f| f.start < end)?;
-    let at = (end - file.start) as usize;
-    let last = decode(&file.slice(at - UNIT as usize, at)?, 0);
-    Some((Tail { end, max_physical: last.offset.saturating_add(u64::from(last.size)) }, Some(sums)))
+    Some((Tail { end, max_physical: behind_newest_message(files, end)? }, Some(sums)))
+}
+
+/// The log offset behind the newest message of the units below queue byte `end`, 0 without one. Not the last unit's: the
+/// manifest may have been written while the last ones were fillers, whose message was yet to be entered.
+fn behind_newest_message(files: &[MappedFile], end: u64) -> Option<u64> {
+    for file in files.iter().rev().filter(|file| file.start < end) {
+        let units = file.slice(0, file.len().min((end - file.start) as usize))?;
+        let newest = units.rchunks_exact(UNIT as usize).map(|unit| decode(unit, 0)).find(is_message);
+        if let Some(newest) = newest {
+            return Some(newest.offset.saturating_add(u64::from(newest.size)));
+        }
+    }
+    Some(0)
 }
 
 /// The end of the files before the last ones. They are full: both ends of each must say so, in log order; `None`
