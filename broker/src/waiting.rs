@@ -4,7 +4,7 @@
 //! May not deliver: that is `delay`'s and `timer`'s business.
 
 use rocketmq_remoting::ResponseCode;
-use rocketmq_store::{Appended, NewMessage, StoreError, property};
+use rocketmq_store::{Appended, DELAY, NewMessage, StoreError, properties, property};
 
 use crate::broker::Broker;
 use crate::config::BrokerConfig;
@@ -30,6 +30,9 @@ impl Waiting {
     /// # Errors
     /// 13 for a time that is none or too far away, 1 where timer messages are switched off, as in 5.x.
     pub(crate) fn of(text: &[u8], config: &BrokerConfig, now: i64) -> Result<Self, Refusal> {
+        if !properties(text).any(|(name, _)| name == DELAY || timer::is_wish(name)) {
+            return Ok(Self::Not);
+        }
         if let Some(level) = delay::level_of(text, config) {
             return Ok(Self::Level(level));
         }

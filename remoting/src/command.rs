@@ -46,6 +46,10 @@ impl Language {
     }
 }
 
+/// Room for the header of most answers.
+const HEADER_FIELDS: usize = 8;
+/// The same, in bytes.
+const HEADER_BYTES: usize = 128;
 /// Bit 0 of `flag`: a response.
 pub const FLAG_RESPONSE: i32 = 1;
 /// Bit 1 of `flag`: a request that must not be answered, not even by an error.
@@ -99,6 +103,7 @@ impl Command {
     /// The same command with these header fields.
     #[must_use]
     pub fn with_header(mut self, header: &impl Header) -> Self {
+        self.ext_fields.reserve(HEADER_FIELDS, HEADER_BYTES);
         header.encode(&mut self.ext_fields);
         self
     }

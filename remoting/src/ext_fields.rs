@@ -24,6 +24,12 @@ impl ExtFields {
         Self { text: String::with_capacity(bytes), ends: Vec::with_capacity(fields) }
     }
 
+    /// Makes room for so many more that have that many bytes together.
+    pub(crate) fn reserve(&mut self, fields: usize, bytes: usize) {
+        self.text.reserve(bytes);
+        self.ends.reserve(fields);
+    }
+
     /// The value under `name`; the last one where a name came twice, as a Java map would have it.
     pub fn get(&self, name: &str) -> Option<&str> {
         (0..self.len()).rev().map(|at| self.field(at)).find(|(key, _)| *key == name).map(|(_, value)| value)

@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 
 use bytes::{BufMut, BytesMut};
-use memchr::memchr2;
 
 use crate::command::{Command, Language};
 use crate::error::FrameError;
@@ -179,7 +178,7 @@ impl<'a> Reader<'a> {
     /// What stands before the string's end or its next escape, and whether it is the end; goes behind the quote or backslash.
     fn piece(&mut self) -> Result<(&'a str, bool), FrameError> {
         let rest = &self.text[self.at..];
-        let length = memchr2(b'"', b'\\', rest.as_bytes()).ok_or(FrameError::Header("a string has no end"))?;
+        let length = quote_or_backslash(rest.as_bytes()).ok_or(FrameError::Header("a string has no end"))?;
         self.at += length + 1;
         Ok((&rest[..length], rest.as_bytes()[length] == b'"'))
     }
@@ -197,6 +196,15 @@ impl<'a> Reader<'a> {
             b'n' => '\n',
             b'r' => '\r',
             b't' => '\t',
+            // Every property of a message stands between two such.
+            b'u' if self.text[self.at..].starts_with("0001") => {
+                self.at += 4;
+                '\u{1}'
+            }
+            b'u' if self.text[self.at..].starts_with("0002") => {
+                self.at += 4;
+                '\u{2}'
+            }
             b'u' => {
                 let first = self.code_unit().ok_or(BAD)?;
                 // Half of a character beyond 16 bits; the other half follows in the same form.
@@ -258,6 +266,23 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Where the first of either stands. Texts are short: eight bytes at once beat what is made for long ones.
+fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    // The highest bit of each zero byte, below the first of which no other bit is set.
+    let zeroes = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = zeroes(word ^ (ONES * u64::from(b'"'))) | zeroes(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(words.len() * 8 + at)
+}
+
 /// Writes a header, compactly. `remark` and `extFields` are left out where there are none, as Java does.
 pub fn encode(command: &Command, to: &mut BytesMut) {
     let mut number = itoa::Buffer::new();
@@ -291,13 +316,26 @@ pub fn encode(command: &Command, to: &mut BytesMut) {
 }
 
 fn put_string(to: &mut BytesMut, text: &str) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     to.reserve(text.len() + 2);
     to.put_u8(b'"');
-    let bytes = text.as_bytes();
+    // Most need none, and to ask all bytes at once is cheap.
+    if text.bytes().fold(false, |any, byte| any | needs_escape(byte)) {
+        put_escaped(to, text.as_bytes());
+    } else {
+        to.put_slice(text.as_bytes());
+    }
+    to.put_u8(b'"');
+}
+
+fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+fn put_escaped(to: &mut BytesMut, bytes: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut plain_from = 0;
     for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+        if !needs_escape(byte) {
             continue;
         }
         to.put_slice(&bytes[plain_from..at]);
@@ -314,7 +352,6 @@ fn put_string(to: &mut BytesMut, text: &str) {
         }
     }
     to.put_slice(&bytes[plain_from..]);
-    to.put_u8(b'"');
 }
 
 #[cfg(test)]
@@ -356,6 +393,23 @@ mod tests {
         }
         let deep = "[".repeat(100_000);
         assert!(read(&format!("{{\"x\":{deep}")).is_err());
+    }
+
+    #[test]
+    fn the_end_of_a_text_is_found_wherever_it_stands() {
+        for length in 0..40 {
+            let mut text = vec![b'#'; length];
+            assert_eq!(quote_or_backslash(&text), None);
+            for at in (0..length).rev() {
+                // Neighbours of both, and bytes beyond ASCII, are neither.
+                text.iter_mut()
+                    .zip([b'!', b'[', 0xA2, 0xDC, 0x80, 0xFF].into_iter().cycle())
+                    .take(at)
+                    .for_each(|(b, other)| *b = other);
+                text[at] = if at % 2 == 0 { b'"' } else { b'\\' };
+                assert_eq!(quote_or_backslash(&text), Some(at), "{text:?}");
+            }
+        }
     }
 
     #[test]

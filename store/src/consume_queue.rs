@@ -272,6 +272,12 @@ impl ConsumeQueue {
         queue_offset < self.next.load(Ordering::Relaxed) || gap as u64 <= room
     }
 
+    /// Whether the unit at this offset is the next one and its file is there.
+    pub(crate) fn has_room(&self, offset: i64) -> bool {
+        offset == self.max_offset()
+            && self.writer.lock().as_ref().is_some_and(|writer| writer.file().end() > offset as u64 * UNIT)
+    }
+
     fn write(
         &self,
         writer: &mut Option<MappedWriter>,

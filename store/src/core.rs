@@ -22,6 +22,7 @@ use crate::health::Health;
 use crate::index::Index;
 use crate::stats::Counters;
 use crate::store_lock::StoreLock;
+use crate::turn::Turn;
 
 /// See the module.
 pub(crate) struct Core {
@@ -52,6 +53,8 @@ pub(crate) struct Core {
     /// One flush at a time.
     pub(crate) flushing: Mutex<()>,
     pub(crate) disk: Disk,
+    /// Of who dispatches.
+    pub(crate) dispatching: Turn,
     /// One checkpoint at a time.
     pub(crate) checkpointing: Mutex<()>,
     /// One deletion of expired files at a time.
@@ -87,6 +90,11 @@ pub(crate) struct Waker(OnceLock<Thread>);
 impl Waker {
     pub(crate) fn set(&self, thread: Thread) {
         let _ = self.0.set(thread);
+    }
+
+    /// Whether there is a thread to be woken.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.get().is_some()
     }
 
     pub(crate) fn wake(&self) {

@@ -1,7 +1,8 @@
 //! Follows the commit log and enters each message into its consume queue and the index, then tells who waits.
 //!
-//! Owns the dispatched position. One thread; recovery uses the same [`Dispatch`] before that thread starts. May not:
-//! wait for readers or for the disk, except to retry when a file of the queues cannot be created.
+//! Owns the dispatched position. One thread at a time: the one that appended where it is done at once ([`help`]), else the
+//! dispatcher's own; recovery uses the same [`Dispatch`] before that thread starts. May not: wait for readers or for the
+//! disk, except to retry when a file of the queues cannot be created.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -84,6 +85,16 @@ impl Dispatch<'_> {
         Ok(Some((push, tags_code)))
     }
 
+    /// Whether a message can be entered without a new file.
+    fn has_room(&self, m: &MessageView<'_>) -> bool {
+        (!sys_flag::enters_queue(m.sys_flag)
+            || self.queues.find(m.topic, m.queue_id).is_some_and(|queue| queue.has_room(m.queue_offset)))
+            && self
+                .index
+                .filter(|_| sys_flag::is_indexed(m.sys_flag))
+                .is_none_or(|index| index.has_room(|| DispatchProperties::scan(m.properties).index_keys().count()))
+    }
+
     fn conflict(&self, m: &MessageView<'_>) {
         self.counters.dispatch_conflicts.fetch_add(1, Ordering::Relaxed);
         tracing::error!(
@@ -111,22 +122,50 @@ impl Dispatch<'_> {
 
 /// The dispatcher thread's work, until it is stopped.
 pub(crate) fn follow(core: &Core, signal: &Signal) {
+    let all = || {
+        while advance(core, signal)? {}
+        Ok(())
+    };
     while !signal.stopped() {
-        match advance(core, signal) {
-            Ok(true) => {}
-            Ok(false) => signal.wait(Duration::from_secs(1)),
-            Err(Fault::Retry(e)) => {
+        match core.dispatching.run(all) {
+            // Who appends dispatches, and wakes this thread for what is too much.
+            None | Some(Ok(())) => signal.wait(Duration::from_secs(1)),
+            Some(Err(Fault::Retry(e))) => {
                 tracing::error!(error = %e, "dispatch failed and is tried again");
                 core.health.set_undispatchable(Some(&e));
                 signal.pause(RETRY);
                 continue;
             }
-            Err(Fault::Broken(offset)) => {
+            Some(Err(Fault::Broken(offset))) => {
                 core.health.poison(&format_args!("the commit log is no log of messages at {offset}"));
                 return;
             }
         }
         core.health.set_undispatchable(None);
+    }
+}
+
+/// Messages that are dispatched by who appended them: more are the thread's, which may take longer.
+const HELPED: usize = 128;
+
+/// Dispatches a few messages on the thread that appended them, or flushed them where that comes first: waking another one for
+/// each costs ten times as much. What needs a new file, or failed, is left to the dispatcher's thread; nothing is done where
+/// there is none.
+pub(crate) fn help(core: &Core) {
+    if !core.dispatcher.is_there() {
+        return;
+    }
+    let mut left = HELPED;
+    let is_done = core.dispatching.run(|| {
+        let helped = advance_while(core, &mut |m| {
+            let goes_on = left > 0 && core.dispatch().has_room(m);
+            left = left.saturating_sub(1);
+            goes_on
+        });
+        helped.is_ok() && core.dispatched.load(Ordering::Relaxed) >= core.dispatchable_end()
+    });
+    if is_done == Some(false) {
+        core.dispatcher.wake();
     }
 }
 
@@ -139,6 +178,11 @@ pub(crate) enum Fault {
 
 /// Dispatches to the end of the log or of its file; `Ok(false)` when nothing whole was there.
 pub(crate) fn advance(core: &Core, signal: &Signal) -> Result<bool, Fault> {
+    advance_while(core, &mut |_| !signal.stopped())
+}
+
+/// The same as long as it is told to go on.
+fn advance_while(core: &Core, goes_on: &mut dyn FnMut(&MessageView<'_>) -> bool) -> Result<bool, Fault> {
     let mut offset = core.dispatched.load(Ordering::Relaxed);
     let located = core.log.locate(offset).and_then(|(file, at, readable)| {
         let readable = readable.min(core.dispatchable_end().saturating_sub(file.start) as usize);
@@ -154,13 +198,16 @@ pub(crate) fn advance(core: &Core, signal: &Signal) -> Result<bool, Fault> {
         return Ok(false);
     };
     let mut any = false;
-    while at < readable && !signal.stopped() {
+    while at < readable {
         let step = match message::head(&bytes[at..]) {
             Head::Message(size) if at + size > file.len() => return Err(Fault::Broken(offset)),
             Head::Message(size) if at + size > readable => return Ok(any),
             Head::Message(size) => {
                 let view = decode_message(&bytes[at..]).ok().filter(|v| v.physical_offset == offset);
                 let view = view.ok_or(Fault::Broken(offset))?;
+                if !goes_on(&view) {
+                    return Ok(any);
+                }
                 dispatch_one(core, &view).map_err(Fault::Retry)?;
                 size
             }

@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 
 use crate::config::FlushDiskType;
 use crate::core::Core;
+use crate::dispatcher;
 use crate::error::StoreError;
 use crate::manifest::Manifest;
 use crate::worker::Signal;
@@ -73,7 +74,7 @@ impl Core {
         self.flushed.send_modify(|flushed| *flushed = end);
         if self.config.flush_disk_type == FlushDiskType::SyncFlush {
             // Only now may it reach consumers.
-            self.dispatcher.wake();
+            dispatcher::help(self);
         }
         Ok(())
     }

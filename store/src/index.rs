@@ -17,6 +17,8 @@ use crate::properties::{java_hash_onto, java_string_hash};
 
 /// Index files that stay mapped: the one being written and those that queries look into.
 const MAPPED_FILES: usize = 4;
+/// Keys that a message has at most, nearly always.
+const KEYS: usize = 64;
 
 /// See the module.
 #[derive(Debug)]
@@ -150,6 +152,12 @@ impl Index {
         }
         self.next_file()?.put(hash, physical, timestamp)?;
         Ok(())
+    }
+
+    /// Whether as many keys fit into the newest file. They are not counted where more than a message has nearly always do.
+    pub(crate) fn has_room(&self, keys: impl FnOnce() -> usize) -> bool {
+        let left = self.files.load().last().map_or(0, |file| self.shape.entries.saturating_sub(file.count()) as usize);
+        left >= KEYS || keys() <= left
     }
 
     fn next_file(&self) -> Result<Arc<IndexFile>, StoreError> {

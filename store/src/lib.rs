@@ -67,6 +67,7 @@ mod store;
 mod store_lock;
 mod sync;
 mod topic_deletion;
+mod turn;
 mod unit_checksums;
 mod worker;
 

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// (`MessageDecoder.createMessageId`).
 pub fn message_id(host: SocketAddr, offset: u64) -> String {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let mut id = String::with_capacity(56);
+    let ip = host.ip();
+    let mut id = String::with_capacity(if ip.is_ipv4() { 32 } else { 56 });
     // Each send answer carries one: the formatter would be a few per cent of a message.
     let mut push = |bytes: &[u8]| {
         for byte in bytes {
@@ -14,7 +15,7 @@ pub fn message_id(host: SocketAddr, offset: u64) -> String {
             id.push(char::from(DIGITS[usize::from(byte & 15)]));
         }
     };
-    match host.ip() {
+    match ip {
         IpAddr::V4(ip) => push(&ip.octets()),
         IpAddr::V6(ip) => push(&ip.octets()),
     }

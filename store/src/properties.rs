@@ -73,7 +73,8 @@ fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
 
 /// The value of one property; the last one when a name comes twice.
 pub fn property<'a, T: AsRef<[u8]> + ?Sized>(text: &'a T, name: &str) -> Option<&'a str> {
-    properties(text).filter(|(n, _)| *n == name).last().map(|(_, v)| v)
+    let values = Pairs { rest: text.as_ref() }.filter(|(n, _)| *n == name.as_bytes());
+    values.filter_map(|(_, value)| std::str::from_utf8(value).ok()).last()
 }
 
 /// Appends one pair with its closing separator; puts a separator first where `out` lacks one.

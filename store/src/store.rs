@@ -30,6 +30,7 @@ use crate::results::{GetResult, QueryResult, QueueEntry, QueueRange, TimeBoundar
 use crate::retention;
 use crate::stats::{Counters, StoreStats};
 use crate::store_lock::StoreLock;
+use crate::turn::Turn;
 use crate::worker::Worker;
 
 /// Room for everything of a unit but its body.
@@ -112,6 +113,7 @@ impl MessageStore {
             flush_wanted: AtomicU64::new(0),
             flushed_mark,
             flushing: Mutex::new(()),
+            dispatching: Turn::default(),
             checkpointing: Mutex::new(()),
             cleaning: Mutex::new(()),
             disk,
@@ -255,8 +257,8 @@ impl MessageStore {
 
     fn announce_now(&self, end: u64) {
         match self.core.config.flush_disk_type {
-            FlushDiskType::AsyncFlush => self.core.dispatcher.wake(),
-            // The dispatcher follows the flusher.
+            FlushDiskType::AsyncFlush => dispatcher::help(&self.core),
+            // Which dispatches what it has flushed.
             FlushDiskType::SyncFlush => self.core.flusher.wake(),
         }
         // Who begins to follow the log asks for its end then; without followers nobody need be told.

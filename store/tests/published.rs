@@ -6,14 +6,21 @@
 #[path = "../src/published.rs"]
 mod published;
 
+#[path = "../src/turn.rs"]
+mod turn;
+
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 }
 
 use loom::sync::Arc;
-use loom::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use loom::sync::atomic::{
+    AtomicU8, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use loom::thread;
 use published::Published;
+use turn::Turn;
 
 /// A file: bytes, and up to where they are written.
 struct File {
@@ -132,5 +139,41 @@ fn a_time_read_before_the_end_is_of_a_message_below_it() {
             time.publish(message);
         }
         flusher.join().unwrap();
+    });
+}
+
+/// As appends and the dispatcher: each publishes one piece of work, and whoever has the turn does all that there is.
+#[test]
+fn what_is_published_before_the_turn_is_asked_for_is_done_by_one_or_the_other() {
+    loom::model(|| {
+        let (published, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (turn, alone) = (Arc::new(Turn::default()), Arc::new(AtomicU8::new(0)));
+        let publish = move |published: &AtomicUsize, done: &AtomicUsize, turn: &Turn, alone: &AtomicU8| {
+            published.fetch_add(1, Release);
+            let work = || {
+                assert_eq!(alone.fetch_add(1, Relaxed), 0, "two have the turn");
+                done.store(published.load(Acquire), Release);
+                alone.fetch_sub(1, Relaxed);
+            };
+            turn.run(work);
+        };
+        let other = {
+            let (published, done, turn, alone) =
+                (Arc::clone(&published), Arc::clone(&done), Arc::clone(&turn), Arc::clone(&alone));
+            thread::spawn(move || publish(&published, &done, &turn, &alone))
+        };
+        publish(&published, &done, &turn, &alone);
+        other.join().unwrap();
+        assert_eq!(done.load(Acquire), 2);
+    });
+}
+
+#[test]
+fn a_panic_gives_the_turn_back() {
+    loom::model(|| {
+        let turn = Turn::default();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| turn.run(|| panic!("on purpose"))));
+        assert!(panicked.is_err());
+        assert_eq!(turn.run(|| 5), Some(5));
     });
 }

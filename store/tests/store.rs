@@ -39,6 +39,29 @@ fn what_is_appended_is_pulled_in_order() {
 }
 
 #[test]
+fn who_appends_dispatches_and_leaves_to_another_thread_what_needs_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    // Units of a file: 20.
+    let store = MessageStore::open(config(dir.path())).unwrap();
+    let mine = Arc::new(AtomicUsize::new(0));
+    let (count, me) = (Arc::clone(&mine), std::thread::current().id());
+    store.set_arrival_listener(Box::new(move |_| {
+        count.fetch_add(usize::from(std::thread::current().id() == me), Ordering::Relaxed);
+    }));
+    for i in 0..400 {
+        store.append(&message("T", 0, &[1; 100], b"")).unwrap();
+        if i % 20 == 0 {
+            settle(&store);
+        }
+    }
+    settle(&store);
+    assert_eq!(pull(&store, "T", 0).len(), 400);
+    // The first one of each file is the other thread's, and what comes while that one is at it.
+    let mine = mine.load(Ordering::Relaxed);
+    assert!((100..=380).contains(&mine), "{mine} of 400");
+}
+
+#[test]
 fn every_status_of_a_pull() {
     let dir = tempfile::tempdir().unwrap();
     let store = MessageStore::open(config(dir.path())).unwrap();

@@ -17,9 +17,9 @@ use crate::topic;
 pub const TOPICS: u32 = 10_000;
 /// What rests.
 pub const RESTING: Resting = Resting { connections: 5_000, pulls: 2_000 };
-/// Connections of the load with many; one beside it has as many requests a second.
+/// Connections of the loads with many.
 pub const CONNECTIONS: u32 = 1_000;
-/// Requests a second of either.
+/// Requests a second of those that have a rate.
 pub const RATE: u32 = 5_000;
 
 /// What they showed in one round.
@@ -31,8 +31,10 @@ pub struct Many {
     pub route_us: f64,
     /// CPU of a message over all topics by that over one.
     pub topics_growth: f64,
-    /// CPU of a message over many connections by that over one, at the same rate.
+    /// CPU of a message over many connections by that over one, each with one at a time and as fast as it goes.
     pub connections_growth: f64,
+    /// The same where as many come in a second, in a burst over one connection and one by one over many.
+    pub scattered_growth: f64,
     /// CPU with connections and pulls that rest, ms per second.
     pub resting_cpu_ms: f64,
 }
@@ -72,12 +74,15 @@ pub fn visit(kind: Kind, programs: &Programs, home: &Path, times: Times) -> Resu
     let one_topic = send("one topic", &load(4, 16, None), 1)?;
     let rate = Some(f64::from(RATE));
     let one_connection = send("one connection", &load(1, 64, rate), 1)?;
-    let connections = send("many connections", &load(CONNECTIONS, 1, rate), 1)?;
+    let scattered = send("many connections", &load(CONNECTIONS, 1, rate), 1)?;
+    let one_sender = send("one at a time, one connection", &load(1, 1, None), 1)?;
+    let senders = send("one at a time, many connections", &load(CONNECTIONS, 1, None), 1)?;
     Ok(Many {
         start_up_ms: server.start_up.as_secs_f64() * 1e3,
         route_us: routes,
         topics_growth: topics / one_topic,
-        connections_growth: connections / one_connection,
+        connections_growth: senders / one_sender,
+        scattered_growth: scattered / one_connection,
         resting_cpu_ms,
     })
 }

@@ -118,10 +118,23 @@ pub fn tables(rounds: &[Round]) -> String {
             visit.many.topics_growth
         }),
         Row::of(
-            format!("the same over {} connections, by that over one", grouped(many::CONNECTIONS.into(), 0)),
+            format!(
+                "the same one at a time over {} connections, by that over one",
+                grouped(many::CONNECTIONS.into(), 0)
+            ),
             2,
             rounds,
             |visit| visit.many.connections_growth,
+        ),
+        Row::of(
+            format!(
+                "the same at {} a second, one by one over {} connections, by that in bursts over one",
+                grouped(many::RATE.into(), 0),
+                grouped(many::CONNECTIONS.into(), 0)
+            ),
+            2,
+            rounds,
+            |visit| visit.many.scattered_growth,
         ),
         Row::of(
             format!(
