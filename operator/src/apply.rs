@@ -2,10 +2,13 @@
 //!
 //! Applying the same object again changes nothing there, not even its resource version.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
@@ -20,35 +23,66 @@ use crate::validate::ValidatedCluster;
 /// Owner of the fields the operator writes.
 pub const FIELD_MANAGER: &str = "rocketmq-operator";
 
-/// Applies the plan's objects and removes what it says shall go.
-pub async fn apply(client: &Client, cluster: &ValidatedCluster, plan: &Plan) -> Result<(), kube::Error> {
+/// Applies the plan's objects, removes the sets that it says shall go, and restarts the pods that it names.
+///
+/// `generations` are those of the sets by which the plan knows that the pods are outdated. Where applying has changed a set
+/// since, pods are left for the next pass: a set that has not seen its new template makes a pod from the old one.
+pub async fn apply(
+    client: &Client,
+    cluster: &ValidatedCluster,
+    plan: &Plan,
+    generations: &BTreeMap<String, i64>,
+) -> Result<(), kube::Error> {
+    let mut unchanged = true;
     for object in &plan.objects {
         let namespace = &cluster.namespace;
         match object {
             Object::ConfigMap(object) => apply_one(client, namespace, object.as_ref()).await?,
             Object::Service(object) => apply_one(client, namespace, object.as_ref()).await?,
-            Object::StatefulSet(object) => apply_one(client, namespace, object.as_ref()).await?,
-        }
+            Object::PodDisruptionBudget(object) => apply_one(client, namespace, object.as_ref()).await?,
+            Object::StatefulSet(object) => {
+                let applied = apply_one(client, namespace, object.as_ref()).await?;
+                let seen = applied.name.as_ref().and_then(|name| generations.get(name));
+                unchanged &= seen.is_some() && seen == applied.generation.as_ref();
+                continue;
+            }
+        };
     }
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &cluster.namespace);
     for name in &plan.remove {
-        match sets.delete(name, &DeleteParams::background()).await {
-            Ok(_) => tracing::info!(cluster = cluster.name, set = name, "removed"),
-            Err(kube::Error::Api(fault)) if fault.is_not_found() => {}
-            Err(fault) => return Err(fault),
+        if done(sets.delete(name, &DeleteParams::background()).await.map(drop))? {
+            tracing::info!(cluster = cluster.name, set = name, "removed");
+        }
+    }
+    if !unchanged {
+        return Ok(());
+    }
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &cluster.namespace);
+    for name in &plan.restart {
+        if done(pods.delete(name, &DeleteParams::default()).await.map(drop))? {
+            tracing::info!(cluster = cluster.name, pod = name, "restarted");
         }
     }
     Ok(())
 }
 
-async fn apply_one<K>(client: &Client, namespace: &str, object: &K) -> Result<(), kube::Error>
+/// Whether there was anything to delete.
+fn done(result: Result<(), kube::Error>) -> Result<bool, kube::Error> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(kube::Error::Api(fault)) if fault.is_not_found() => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}
+
+async fn apply_one<K>(client: &Client, namespace: &str, object: &K) -> Result<ObjectMeta, kube::Error>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let name = object.meta().name.as_deref().unwrap_or_default();
-    api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await?;
-    Ok(())
+    let applied = api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await?;
+    Ok(applied.meta().clone())
 }
 
 /// Publishes the status, unless `published` says it already.

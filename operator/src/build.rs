@@ -2,12 +2,15 @@
 
 pub mod broker;
 pub mod broker_config;
+pub mod disruption;
 pub mod labels;
 pub mod namesrv;
 pub mod pod;
+pub mod tls;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
@@ -21,6 +24,8 @@ pub enum Object {
     ConfigMap(Box<ConfigMap>),
     /// Names and ports.
     Service(Box<Service>),
+    /// How many pods may be evicted at a time.
+    PodDisruptionBudget(Box<PodDisruptionBudget>),
     /// Pods.
     StatefulSet(Box<StatefulSet>),
 }
@@ -31,6 +36,7 @@ impl Object {
         match self {
             Self::ConfigMap(object) => &object.metadata,
             Self::Service(object) => &object.metadata,
+            Self::PodDisruptionBudget(object) => &object.metadata,
             Self::StatefulSet(object) => &object.metadata,
         }
     }
@@ -41,21 +47,41 @@ impl Object {
     }
 }
 
-/// All objects of `cluster` with `groups` broker groups, in the order in which they are applied: what pods refer to
+/// How many pods the sets of masters and of slaves have. Slaves go before their master, so they may be fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Masters.
+    pub masters: i32,
+    /// Slaves of every index.
+    pub slaves: i32,
+}
+
+impl Sizes {
+    /// Whole groups.
+    pub fn of(groups: i32) -> Self {
+        Self { masters: groups, slaves: groups }
+    }
+}
+
+/// All objects of `cluster` with broker sets of these sizes, in the order in which they are applied: what pods refer to
 /// comes before the pods.
-pub fn objects(cluster: &ValidatedCluster, groups: i32) -> Vec<Object> {
+pub fn objects(cluster: &ValidatedCluster, sizes: Sizes) -> Vec<Object> {
     let mut objects = vec![
         Object::ConfigMap(Box::new(broker_config::config_map(cluster))),
         Object::Service(Box::new(namesrv::service(cluster))),
         Object::Service(Box::new(broker::service(cluster))),
+        Object::PodDisruptionBudget(Box::new(disruption::budget(cluster, labels::NAMESRV, namesrv::name(cluster)))),
+        Object::PodDisruptionBudget(Box::new(disruption::budget(
+            cluster,
+            labels::BROKER,
+            broker::service_name(cluster),
+        ))),
         Object::StatefulSet(Box::new(namesrv::stateful_set(cluster))),
-        Object::StatefulSet(Box::new(broker::stateful_set(cluster, broker::Role::Master, groups))),
+        Object::StatefulSet(Box::new(broker::stateful_set(cluster, broker::Role::Master, sizes.masters))),
     ];
-    objects.extend(
-        (1..=cluster.slaves).map(|index| {
-            Object::StatefulSet(Box::new(broker::stateful_set(cluster, broker::Role::Slave(index), groups)))
-        }),
-    );
+    objects.extend((1..=cluster.slaves).map(|index| {
+        Object::StatefulSet(Box::new(broker::stateful_set(cluster, broker::Role::Slave(index), sizes.slaves)))
+    }));
     objects
 }
 

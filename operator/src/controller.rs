@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 
@@ -17,11 +18,14 @@ use crate::broker_admin::BrokerAdmin;
 use crate::build::broker::group_name;
 use crate::build::labels;
 use crate::crd::RocketMQCluster;
+use crate::events::{self, Happening};
 use crate::health::Metrics;
 use crate::observe::{self, Dial, Seen};
 use crate::plan;
 use crate::validate::{Defaults, ValidatedCluster};
 
+/// The annotation that makes the operator leave a cluster alone while it is `true`.
+const PAUSE: &str = "rocketmq.rs/pause";
 /// How long after a pass that waits for something the next one comes, if nothing changes before.
 const WAITING: Duration = Duration::from_secs(5);
 /// How long after a pass that acted the next one comes, to see what came of it.
@@ -45,12 +49,30 @@ pub struct Options {
 struct Context {
     client: Client,
     admin: BrokerAdmin,
+    /// For clusters with TLS.
+    tls_admin: BrokerAdmin,
+    recorder: Recorder,
     options: Options,
     metrics: Arc<Metrics>,
 }
 
+impl Context {
+    fn admin(&self, cluster: &ValidatedCluster) -> &BrokerAdmin {
+        if cluster.tls.is_some() { &self.tls_admin } else { &self.admin }
+    }
+}
+
+/// How the operator reaches brokers.
+#[derive(Debug)]
+pub struct Admins {
+    /// Those of clusters without TLS of their own.
+    pub plain: BrokerAdmin,
+    /// Those of clusters with TLS.
+    pub tls: BrokerAdmin,
+}
+
 /// Runs until the process is told to end.
-pub async fn run(client: Client, admin: BrokerAdmin, options: Options, metrics: Arc<Metrics>) {
+pub async fn run(client: Client, admins: Admins, options: Options, metrics: Arc<Metrics>) {
     fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
@@ -67,7 +89,10 @@ pub async fn run(client: Client, admin: BrokerAdmin, options: Options, metrics: 
     let services: Api<Service> = api(&client, namespace);
     let config_maps: Api<ConfigMap> = api(&client, namespace);
     let children = watcher::Config::default().labels(labels::MANAGED);
-    let context = Arc::new(Context { client, admin, options, metrics });
+    let reporter = Reporter { controller: apply::FIELD_MANAGER.to_owned(), instance: std::env::var("HOSTNAME").ok() };
+    let recorder = Recorder::new(client.clone(), reporter);
+    let Admins { plain: admin, tls: tls_admin } = admins;
+    let context = Arc::new(Context { client, admin, tls_admin, recorder, options, metrics });
     Controller::new(clusters, watcher::Config::default())
         .owns(sets, children.clone())
         .owns(services, children.clone())
@@ -114,10 +139,16 @@ async fn reconcile(cluster: &DeserializeGuard<RocketMQCluster>, context: &Contex
             return Ok(Action::await_change());
         }
     };
+    if cluster.annotations().get(PAUSE).is_some_and(|value| value == "true") {
+        let status = plan::paused_status(cluster.metadata.generation, &previous, Timestamp::now());
+        apply::publish(client, cluster, &status).await?;
+        return Ok(Action::await_change());
+    }
     let dial = context.options.dial;
-    let seen = observe::observe(client, &context.admin, dial, &valid, previous).await?;
+    let seen = observe::observe(client, context.admin(&valid), dial, &valid, previous).await?;
     let mut plan = plan::plan(&valid, &seen.observed);
-    apply::apply(client, &valid, &plan).await?;
+    apply::apply(client, &valid, &plan, &seen.generations).await?;
+    tell(context, cluster, &events::happenings(&seen.observed.status, &plan)).await;
     let faults = act(context, &valid, &seen, &plan).await;
     plan::note_faults(&mut plan.status, &faults);
     apply::publish(client, cluster, &plan.status).await?;
@@ -132,19 +163,45 @@ async fn reconcile(cluster: &DeserializeGuard<RocketMQCluster>, context: &Contex
 async fn act(context: &Context, cluster: &ValidatedCluster, seen: &Seen, plan: &plan::Plan) -> Vec<String> {
     let mut faults = Vec::new();
     for action in &plan.actions {
-        let plan::Action::CopyTopics { to, missing } = action;
-        let Some(address) = seen.masters.get(to) else { continue };
-        let count = missing.topics.len() + missing.groups.len();
-        tracing::info!(cluster = cluster.name, address, count, "creating topics and consumer groups");
-        match context.admin.create(address, missing).await {
-            Ok(()) => context.metrics.copied(count),
-            Err(fault) => {
-                tracing::warn!(cluster = cluster.name, address, "{fault}");
-                faults.push(format!("{}: {fault}", group_name(*to)));
+        let (of, result) = match action {
+            plan::Action::CopyTopics { to, missing } => {
+                let Some(address) = seen.masters.get(to) else { continue };
+                let count = missing.topics.len() + missing.groups.len();
+                tracing::info!(cluster = cluster.name, address, count, "creating topics and consumer groups");
+                let result = context.admin(cluster).create(address, missing).await;
+                if result.is_ok() {
+                    context.metrics.copied(count);
+                }
+                (*to, result)
             }
+            plan::Action::SetAccess { of, access } => {
+                let Some(address) = seen.masters.get(of) else { continue };
+                tracing::info!(cluster = cluster.name, address, ?access, "telling which messages to take");
+                (*of, context.admin(cluster).set_access(address, *access).await)
+            }
+        };
+        if let Err(fault) = result {
+            tracing::warn!(cluster = cluster.name, group = group_name(of), "{fault}");
+            faults.push(format!("{}: {fault}", group_name(of)));
         }
     }
     faults
+}
+
+/// Publishes events. One that cannot be written is not worth a pass.
+async fn tell(context: &Context, cluster: &RocketMQCluster, happenings: &[Happening]) {
+    for happening in happenings {
+        let event = Event {
+            type_: if happening.warning { EventType::Warning } else { EventType::Normal },
+            reason: happening.reason.to_owned(),
+            note: Some(happening.note.clone()),
+            action: happening.reason.to_owned(),
+            secondary: None,
+        };
+        if let Err(fault) = context.recorder.publish(&event, &cluster.object_ref(&())).await {
+            tracing::warn!(cluster = cluster.name_any(), reason = happening.reason, "no event: {fault}");
+        }
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the controller calls it with these")]

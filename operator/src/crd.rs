@@ -44,6 +44,11 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.conditions[?(@.type==\"Ready\")].status"
     ),
     printcolumn(
+        name = "Doing",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Reconciling\")].reason"
+    ),
+    printcolumn(
         name = "Reason",
         type_ = "string",
         priority = 1,
@@ -63,6 +68,12 @@ use serde::{Deserialize, Serialize};
         .message("storage.size cannot be changed: the claims of a stateful set are immutable and volumes are not resized yet"),
     validation = Rule::new("has(self.storage.storageClassName) == has(oldSelf.storage.storageClassName) && (!has(self.storage.storageClassName) || self.storage.storageClassName == oldSelf.storage.storageClassName)")
         .message("storage.storageClassName cannot be changed: volumes stay in the class they were made in"),
+    validation = Rule::new("self.scaleDown.policy != 'Wait' || !has(self.scaleDown.deadlineSeconds)")
+        .message("scaleDown.deadlineSeconds needs the policy Retain or Discard: Wait waits until everything is consumed"),
+    validation = Rule::new("!has(self.tls) || self.tls.mode != 'Enforcing' || has(oldSelf.tls)")
+        .message("tls.mode of a running cluster goes to Enforcing by way of Permissive: pods that are not restarted yet would be cut off"),
+    validation = Rule::new("has(self.tls) || !has(oldSelf.tls) || oldSelf.tls.mode != 'Enforcing'")
+        .message("tls of a running cluster is taken away by way of the mode Permissive: pods that are not restarted yet would be cut off"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RocketMQClusterSpec {
@@ -90,6 +101,7 @@ pub struct RocketMQClusterSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "config_schema")]
     #[x_kube(
+        validation = owned("brokerPermission"), validation = owned("startAcceptSendRequestTimeStamp"),
         validation = owned("brokerName"), validation = owned("brokerId"), validation = owned("brokerRole"),
         validation = owned("brokerClusterName"), validation = owned("flushDiskType"), validation = owned("namesrvAddr"),
         validation = owned("listenPort"), validation = owned("haListenPort"), validation = owned("httpPort"),
@@ -109,10 +121,18 @@ pub struct RocketMQClusterSpec {
     /// Where brokers and name servers may run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+    /// What becomes of a group that is scaled away and still holds messages.
+    #[serde(default)]
+    pub scale_down: ScaleDown,
+    /// TLS on the ports of name servers and brokers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 }
 
 /// The keys of `broker.conf` that the operator sets itself, which `spec.config` may therefore not hold.
-pub const OWNED_CONFIG_KEYS: [&str; 21] = [
+pub const OWNED_CONFIG_KEYS: [&str; 23] = [
+    "brokerPermission",
+    "startAcceptSendRequestTimeStamp",
     "brokerName",
     "brokerId",
     "brokerRole",
@@ -202,6 +222,57 @@ impl Default for Storage {
     fn default() -> Self {
         Self { size: ten_gibibytes(), storage_class_name: None, when_deleted: WhenDeleted::default() }
     }
+}
+
+/// What becomes of a group that is scaled away. It takes no messages from the first moment on; what it holds is still
+/// consumed from it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaleDown {
+    /// When the group goes, and its volumes.
+    #[serde(default)]
+    pub policy: ScaleDownPolicy,
+    /// With `Retain` and `Discard`: how long consumers have, in seconds; 600 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub deadline_seconds: Option<i64>,
+}
+
+/// When a group that is scaled away goes.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ScaleDownPolicy {
+    /// Once every message has been consumed, however long that takes. Its volumes stay.
+    #[default]
+    Wait,
+    /// The same, or at the deadline. Its volumes stay, and a group that grows again has what was not consumed.
+    Retain,
+    /// The same, or at the deadline. Its volumes go, with what was not consumed.
+    Discard,
+}
+
+/// TLS on the ports of name servers and brokers, which serve it and plain connections on one port.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// A Secret of type `kubernetes.io/tls` in the cluster's namespace: `tls.crt`, `tls.key`, and `ca.crt` for `verify`.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
+    /// Whether plain connections are served too.
+    #[serde(default)]
+    pub mode: TlsMode,
+    /// Whether brokers believe only servers that `ca.crt` of the Secret vouches for.
+    #[serde(default)]
+    pub verify: bool,
+}
+
+/// Which connections are served.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Both sorts: `tls.server.mode=permissive`.
+    #[default]
+    Permissive,
+    /// TLS only: `tls.server.mode=enforcing`.
+    Enforcing,
 }
 
 /// What happens to the volumes of a deleted cluster.
@@ -344,6 +415,29 @@ pub struct GroupStatus {
     pub slaves_ready: i32,
     /// Where the group is in its life.
     pub state: GroupState,
+    /// How far a group has come that is being emptied, or that is being opened again after that was cancelled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+    /// It was added since and its master has never been ready, so that nobody can have sent it anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untouched: bool,
+}
+
+/// How far a group has come that is being emptied. Times are RFC 3339.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Drain {
+    /// When it began; the deadline counts from here.
+    pub since: String,
+    /// Since when the master has been seen to take no messages, without a break.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only_since: Option<String>,
+    /// Messages that are left, each counted for every consumer group that lacks it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<i64>,
+    /// What it waits for, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waiting_for: String,
 }
 
 /// Where a broker group is in its life. A healthy one starts, copies topics and serves.
@@ -359,10 +453,13 @@ pub enum GroupState {
     SlaveMissing,
     /// It has served, the master is not ready now.
     MasterDown,
+    /// It is scaled away: it takes no messages, and goes once what it holds is consumed.
+    Draining,
 }
 
 impl GroupState {
-    /// Whether the group has been given the topics of the others. The status is where this is kept, so that it
+    /// Whether the group has been given the topics of the others. One that was being emptied is given them again: others
+    /// may have been made since. The status is where this is kept, so that it
     /// outlives the operator.
     pub fn has_joined(self) -> bool {
         matches!(self, Self::Serving | Self::SlaveMissing | Self::MasterDown)
@@ -398,6 +495,7 @@ fn spec_defaults() -> serde_json::Value {
         "flush": Flush::default(),
         "nameServers": NameServers::default(),
         "storage": Storage::default(),
+        "scaleDown": ScaleDown::default(),
     })
 }
 
@@ -517,6 +615,36 @@ mod tests {
             let text = refusal(json!({ "config": { key: "x" } }), None);
             assert!(text.contains(&format!("config.{key} is set by the operator")), "{key}: {text}");
         }
+    }
+
+    #[test]
+    fn a_deadline_is_for_policies_that_have_one() {
+        for policy in ["Retain", "Discard"] {
+            assert_eq!(refusal(json!({ "scaleDown": { "policy": policy, "deadlineSeconds": 5 } }), None), "");
+            assert_eq!(refusal(json!({ "scaleDown": { "policy": policy } }), None), "");
+        }
+        let text = refusal(json!({ "scaleDown": { "deadlineSeconds": 5 } }), None);
+        assert!(text.contains("scaleDown.deadlineSeconds needs the policy"), "{text}");
+    }
+
+    #[test]
+    fn tls_is_enforced_and_given_up_by_way_of_permissive() {
+        let tls = |mode: &str| json!({ "tls": { "secretName": "s", "mode": mode } });
+        let (none, permissive, enforcing) = (json!({}), tls("Permissive"), tls("Enforcing"));
+        assert_eq!(refusal(enforcing.clone(), None), "", "a new cluster may begin with it");
+        for (old, new) in [
+            (&none, &permissive),
+            (&permissive, &enforcing),
+            (&enforcing, &permissive),
+            (&permissive, &none),
+            (&enforcing, &enforcing),
+        ] {
+            assert_eq!(refusal(new.clone(), Some(old.clone())), "", "{old} to {new}");
+        }
+        let text = refusal(enforcing.clone(), Some(none.clone()));
+        assert!(text.contains("goes to Enforcing by way of Permissive"), "{text}");
+        let text = refusal(none, Some(enforcing));
+        assert!(text.contains("taken away by way of the mode Permissive"), "{text}");
     }
 
     #[test]

@@ -8,11 +8,13 @@
 //! `apply` and `broker_admin` are the only modules that talk to anything.
 
 pub mod apply;
+pub mod backlog;
 pub mod broker_admin;
 pub mod build;
 pub mod conditions;
 pub mod controller;
 pub mod crd;
+pub mod events;
 pub mod health;
 pub mod lease;
 pub mod local;

@@ -25,9 +25,9 @@ use crate::broker_admin::BrokerAdmin;
 use crate::build::broker::{self, Role};
 use crate::build::{Object, broker_config};
 use crate::crd::RocketMQCluster;
-use crate::manifest;
 use crate::plan::{self, Action, Observed, Plan};
 use crate::validate::{Defaults, ValidatedCluster};
+use crate::{manifest, observe};
 use data_dir::DataDir;
 use pod::{Pod, Program};
 use ports::{Kind, PortTable, Ports};
@@ -104,7 +104,10 @@ impl Manifest {
     fn read(file: &Path) -> Result<Self> {
         let mark = mark(file);
         let cluster = manifest::read(file)?;
-        let valid = ValidatedCluster::new(&cluster, &Defaults::default())?;
+        let mut valid = ValidatedCluster::new(&cluster, &Defaults::default())?;
+        if valid.tls.take().is_some() {
+            tracing::warn!("spec.tls is left out: its Secret is Kubernetes'");
+        }
         Ok(Self { file: file.to_owned(), mark, cluster, valid })
     }
 
@@ -141,6 +144,8 @@ struct Running {
     /// What it was started with: arguments and configuration.
     started_with: String,
     leaving: bool,
+    /// What it kept goes with it.
+    discard: bool,
 }
 
 struct Local {
@@ -200,7 +205,7 @@ impl Local {
 
     async fn observe(&self) -> Observed {
         let cluster = &self.manifest.valid;
-        let sets = self.data.pods_by_set();
+        let sets = self.data.sets();
         let slaves = (1..=i32::from(u8::MAX))
             .map_while(|index| Some((index, *sets.get(&broker::set_name(cluster, Role::Slave(index)))?)))
             .collect();
@@ -219,12 +224,11 @@ impl Local {
             status: self.data.status(),
             ..Observed::nothing(Timestamp::now())
         };
-        for ordinal in plan::wants_tables(cluster, &observed) {
-            if let Some(address) = self.master_address(ordinal) {
-                let tables = self.admin.tables(&address).await;
-                observed.tables.insert(ordinal, tables.map_err(|fault| fault.to_string()));
-            }
-        }
+        observed.pods = self.running.keys().cloned().collect();
+        let questions = plan::questions(cluster, &observed);
+        let asked: BTreeSet<i32> = questions.tables.iter().chain(&questions.access).copied().collect();
+        let masters = asked.into_iter().filter_map(|ordinal| Some((ordinal, self.master_address(ordinal)?))).collect();
+        observe::ask(&self.admin, cluster, &mut observed, &masters).await;
         observed
     }
 
@@ -235,24 +239,39 @@ impl Local {
 
     /// Makes the processes be those of the plan.
     fn arrange(&mut self, plan: &Plan, ready: &BTreeSet<String>) -> Result<()> {
-        self.running.retain(|_, running| !running.supervised.has_stopped());
+        for (name, running) in std::mem::take(&mut self.running) {
+            if !running.supervised.has_stopped() {
+                self.running.insert(name, running);
+            } else if running.discard {
+                self.data.discard(&name)?;
+            }
+        }
         let mut wanted: Vec<Pod> = Vec::new();
+        let mut sets = BTreeMap::new();
+        let mut discards = false;
         let mut config = String::new();
         for object in &plan.objects {
             match object {
-                Object::StatefulSet(set) => wanted.extend(pod::pods(set)),
+                Object::StatefulSet(set) => {
+                    let name = set.metadata.name.clone().unwrap_or_default();
+                    sets.insert(name, set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1));
+                    discards |= pod::discards(set);
+                    wanted.extend(pod::pods(set));
+                }
                 Object::ConfigMap(map) => {
                     let file = map.data.as_ref().and_then(|data| data.get(broker_config::FILE));
                     config = file.map(|text| format!("{SMALL_FILES}{text}")).unwrap_or_default();
                 }
-                Object::Service(_) => {}
+                Object::Service(_) | Object::PodDisruptionBudget(_) => {}
             }
         }
+        self.data.write_sets(&sets)?;
         let names: BTreeSet<String> = wanted.iter().map(|pod| pod.name.clone()).collect();
         for (name, running) in &mut self.running {
             if !names.contains(name) && !running.leaving {
                 tracing::info!(pod = name, "is not wanted any more");
                 running.leave();
+                running.discard = discards && running.program == Program::Broker;
             }
         }
         let config_file = self.data.join(broker_config::FILE);
@@ -281,10 +300,16 @@ impl Local {
                 None => {
                     let supervised = Supervised::start(self.spec(pod, args)?);
                     let Pod { program, is_slave, .. } = *pod;
-                    let running = Running { supervised, program, is_slave, ports, started_with, leaving: false };
+                    let running =
+                        Running { supervised, program, is_slave, ports, started_with, leaving: false, discard: false };
                     self.running.insert(pod.name.clone(), running);
                 }
-                Some(running) if running.started_with != started_with && !restarting => {
+                Some(running)
+                    if !running.leaving
+                        && running.started_with != started_with
+                        // One that does not work anyway need not wait for others.
+                        && (!restarting || !ready.contains(&pod.name)) =>
+                {
                     tracing::info!(pod = pod.name, "is restarted, for its configuration has changed");
                     running.leave();
                     restarting = true;
@@ -331,12 +356,21 @@ impl Local {
     }
 
     async fn act(&self, action: &Action) -> Result<(), String> {
-        let Action::CopyTopics { to, missing } = action;
-        let group = broker::group_name(*to);
-        let address = self.master_address(*to).ok_or_else(|| format!("{group} does not run"))?;
-        let count = missing.topics.len() + missing.groups.len();
-        tracing::info!(group, count, "creating topics and consumer groups");
-        self.admin.create(&address, missing).await.map_err(|fault| format!("{group}: {fault}"))
+        let (Action::CopyTopics { to: of, .. } | Action::SetAccess { of, .. }) = action;
+        let group = broker::group_name(*of);
+        let address = self.master_address(*of).ok_or_else(|| format!("{group} does not run"))?;
+        let result = match action {
+            Action::CopyTopics { missing, .. } => {
+                let count = missing.topics.len() + missing.groups.len();
+                tracing::info!(group, count, "creating topics and consumer groups");
+                self.admin.create(&address, missing).await
+            }
+            Action::SetAccess { access, .. } => {
+                tracing::info!(group, ?access, "telling which messages to take");
+                self.admin.set_access(&address, *access).await
+            }
+        };
+        result.map_err(|fault| format!("{group}: {fault}"))
     }
 
     /// Says where clients find the cluster, each time that has changed.

@@ -151,7 +151,7 @@ async fn controller(run: RunArguments) -> Result<()> {
         None => None,
     };
     metrics.lead(true);
-    let admin = BrokerAdmin::of_environment()?;
+    let admins = controller::Admins { plain: BrokerAdmin::of_environment()?, tls: BrokerAdmin::with_tls()? };
     let options = controller::Options {
         namespace: run.namespace,
         defaults: run.images.defaults(),
@@ -164,7 +164,7 @@ async fn controller(run: RunArguments) -> Result<()> {
         }
     };
     tokio::select! {
-        () = controller::run(client, admin, options, metrics) => {}
+        () = controller::run(client, admins, options, metrics) => {}
         fault = lost => return Err(fault),
         ended = server => return ended?,
     }

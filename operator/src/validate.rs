@@ -10,8 +10,12 @@ use kube::Resource;
 use thiserror::Error;
 
 use crate::crd::{
-    Flush, OWNED_CONFIG_KEYS, Placement, PullPolicy, Replication, Resources, RocketMQCluster, WhenDeleted,
+    Flush, OWNED_CONFIG_KEYS, Placement, PullPolicy, Replication, Resources, RocketMQCluster, ScaleDownPolicy, Tls,
+    WhenDeleted,
 };
+
+/// How long consumers have where a policy with a deadline names none.
+const DEADLINE_SECONDS: i64 = 600;
 
 /// What the operator itself is set to, for all clusters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +77,12 @@ pub struct ValidatedCluster {
     pub broker_resources: Option<Resources>,
     /// Where pods may run.
     pub placement: Placement,
+    /// What becomes of a group that is scaled away.
+    pub scale_down: ScaleDownPolicy,
+    /// After how many seconds such a group goes though it is not empty; never where there is none.
+    pub scale_down_deadline: Option<i64>,
+    /// TLS, where it is set.
+    pub tls: Option<Tls>,
 }
 
 /// Why a resource cannot be planned. Each names the field.
@@ -105,6 +115,9 @@ pub enum Invalid {
     /// Synchronous replication to nobody.
     #[error("spec.replication Sync needs spec.slaves of at least 1")]
     SyncWithoutSlaves,
+    /// Waiting knows no deadline.
+    #[error("spec.scaleDown.deadlineSeconds needs the policy Retain or Discard")]
+    DeadlineWithoutPolicy,
     /// Not a quantity, or nothing.
     #[error("spec.storage.size {0:?} is not a positive quantity such as 10Gi")]
     Size(String),
@@ -128,6 +141,12 @@ impl ValidatedCluster {
             return Err(Invalid::Size(spec.storage.size.clone()));
         }
         check_config(&spec.config)?;
+        let deadline = spec.scale_down.deadline_seconds;
+        let scale_down_deadline = match spec.scale_down.policy {
+            ScaleDownPolicy::Wait if deadline.is_some() => return Err(Invalid::DeadlineWithoutPolicy),
+            ScaleDownPolicy::Wait => None,
+            ScaleDownPolicy::Retain | ScaleDownPolicy::Discard => Some(deadline.unwrap_or(DEADLINE_SECONDS).max(0)),
+        };
         let image = spec.image.clone().unwrap_or_default();
         Ok(Self {
             namespace: cluster.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
@@ -148,6 +167,9 @@ impl ValidatedCluster {
             pull_policy: image.pull_policy,
             broker_resources: spec.resources.clone(),
             placement: spec.placement.clone().unwrap_or_default(),
+            scale_down: spec.scale_down.policy,
+            scale_down_deadline,
+            tls: spec.tls.clone(),
             name,
         })
     }
@@ -229,6 +251,7 @@ mod tests {
             (serde_json::json!({ "storage": { "size": "1." } }), "spec.storage.size"),
             (serde_json::json!({ "config": { "brokerId": "1" } }), "spec.config.brokerId"),
             (serde_json::json!({ "config": { "a b": "1" } }), "spec.config"),
+            (serde_json::json!({ "scaleDown": { "deadlineSeconds": 1 } }), "spec.scaleDown.deadlineSeconds"),
             (serde_json::json!({ "config": { "a": "1\nbrokerId=1" } }), "spec.config.a"),
         ];
         for (spec, field) in faults {

@@ -10,10 +10,11 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use rocketmq_operator::broker_admin::BrokerAdmin;
+use rocketmq_operator::plan::Access;
 use rocketmq_operator::topics::Missing;
 use rocketmq_remoting::bodies::{SubscriptionGroup, TopicConfig, TopicConfigTable};
 use rocketmq_remoting::header::broker::CreateTopicRequest;
@@ -40,7 +41,7 @@ fn pretend() {
             return std::future::pending().await;
         };
         fs::create_dir_all(store).unwrap();
-        let store = Arc::new(Store(Path::new(store).join("topics.json")));
+        let store = Arc::new(Store { topics: Path::new(store).join("topics.json"), settings: Mutex::default() });
         let address = (Ipv4Addr::LOCALHOST, port("listenPort")).into();
         let server = Server::bind(ServerConfig::new(address)).unwrap();
         tokio::spawn(server.run(store, CancellationToken::new()));
@@ -54,12 +55,15 @@ fn pretend() {
     });
 }
 
-/// A pretended broker's topics. Consumer groups are accepted and forgotten.
-struct Store(PathBuf);
+/// A pretended broker's topics, which outlive it, and its settings, which do not. Consumer groups are accepted and forgotten.
+struct Store {
+    topics: PathBuf,
+    settings: Mutex<String>,
+}
 
 impl Store {
     fn read(&self) -> TopicConfigTable {
-        fs::read(&self.0).map(|text| serde_json::from_slice(&text).unwrap()).unwrap_or_default()
+        fs::read(&self.topics).map(|text| serde_json::from_slice(&text).unwrap()).unwrap_or_default()
     }
 }
 
@@ -73,13 +77,22 @@ impl Service for Store {
                 let mut topic = TopicConfig::new(&*header.topic, header.read_queue_nums, header.perm);
                 topic.write_queue_nums = header.write_queue_nums;
                 table.topic_config_table.insert(topic.topic_name.clone(), topic);
-                fs::write(&self.0, serde_json::to_vec(&table).unwrap()).unwrap();
+                fs::write(&self.topics, serde_json::to_vec(&table).unwrap()).unwrap();
                 Remoting::ok()
             }
             RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG => {
                 Remoting::ok().with_body(r#"{"subscriptionGroupTable":{}}"#)
             }
             RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => Remoting::ok(),
+            RequestCode::GET_BROKER_CONFIG => Remoting::ok().with_body(self.settings.lock().unwrap().clone()),
+            RequestCode::UPDATE_BROKER_CONFIG => {
+                *self.settings.lock().unwrap() = String::from_utf8(request.body.into_bytes().to_vec()).unwrap();
+                Remoting::ok()
+            }
+            RequestCode::GET_BROKER_RUNTIME_INFO => Remoting::ok().with_body(r#"{"table":{"timerCongestNum":"3"}}"#),
+            RequestCode::GET_ALL_CONSUMER_OFFSET
+            | RequestCode::GET_ALL_DELAY_OFFSET
+            | RequestCode::GET_TOPIC_STATS_INFO => Remoting::ok().with_body(r#"{"offsetTable":{}}"#),
             _ => Remoting::refusal(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, "not pretended"),
         })
     }
@@ -240,7 +253,7 @@ fn a_cluster_comes_up_survives_its_processes_and_goes_down_cleanly() {
 }
 
 #[test]
-fn new_groups_get_the_topics_and_no_group_is_taken_away() {
+fn new_groups_get_the_topics_and_those_that_go_are_closed_until_they_are_wanted_again() {
     let house = House::new("{ replicas: 1, slaves: 0, nameServers: { replicas: 1 } }");
     let local = house.start();
     let name_servers = local.ready();
@@ -260,12 +273,19 @@ fn new_groups_get_the_topics_and_no_group_is_taken_away() {
     assert_eq!(tables.topics.into_values().collect::<Vec<_>>(), [orders]);
 
     house.write_spec("{ replicas: 1, slaves: 0, nameServers: { replicas: 1 } }");
-    until("it says why not", || house.condition("Stalled").1 == "ScaleDownNotSupported");
+    until("the second group is closed", || house.status()["groups"][1]["drain"]["readOnlySince"].is_string());
+    assert_eq!(house.condition("Reconciling").1, "Draining");
+    assert_eq!(house.status()["groups"][1]["drain"]["remaining"], 3);
+    let second = house.broker("demo-broker-master-1");
+    let access = || on_runtime(async { BrokerAdmin::default().access(&second).await.unwrap() });
+    assert_eq!(access(), Access::ReadOnly);
     assert!(house.pid("demo-broker-master-1").is_some_and(runs));
 
     house.write_spec("{ replicas: 99 }");
     house.write_spec("{ replicas: 2, slaves: 0, nameServers: { replicas: 2 } }");
     let more = local.ready();
+    until("the second group serves again", || house.status()["readyReplicas"] == 2);
+    assert_eq!(access(), Access::Open);
     assert!(more.starts_with(&name_servers) && more.contains(';'), "{more}");
     assert_eq!(local.end().code(), Some(0));
 }

@@ -251,12 +251,18 @@ impl Namespace<'_> {
 
     /// Runs the Java test client of that version in a pod and returns the messages it printed.
     pub fn java(&self, version: Version, arguments: &[&str]) -> Result<Messages> {
+        self.java_with(version, &[], arguments)
+    }
+
+    /// The same, with system properties in the form `-Dname=value`.
+    pub fn java_with(&self, version: Version, properties: &[&str], arguments: &[&str]) -> Result<Messages> {
         let home = format!("/client-{version}");
         let class_path = format!("{home}/classes:{home}/jars/*");
         let opened = ["java.nio", "sun.nio.ch", "jdk.internal.ref", "java.lang", "java.util"]
             .map(|package| format!("--add-opens=java.base/{package}=ALL-UNNAMED"));
         let mut all = vec!["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
         all.extend(opened.iter().map(String::as_str));
+        all.extend(properties);
         all.extend(["-cp", &class_path, "TestClient"]);
         all.extend(arguments);
         let text = self.run_pod(&Pod { image: CLIENT_IMAGE, arguments: &all, ..Pod::default() })?;

@@ -127,6 +127,8 @@ fn a_cluster_without_kubernetes() -> Result<()> {
     history.sent(sent);
     check(&client, &history, "after scaling up")?;
 
+    third_group_goes(dir, &client, &mut history)?;
+
     local.stop(dir)?;
     let local = Local::start(dir)?;
     // Addresses are kept between runs, so the clients' configuration is too.
@@ -136,6 +138,28 @@ fn a_cluster_without_kubernetes() -> Result<()> {
     let sent = client.produce("Local").arg("run", "again").arg("count", 300).run(LONG)?.sent;
     ensure!(sent.iter().all(Sent::is_ok) && brokers(&sent).len() == 3, "{:?}", brokers(&sent));
     local.stop(dir)
+}
+
+/// The third group is scaled away under load: it goes once it is empty, and comes back with what was consumed from it.
+fn third_group_goes(dir: &Path, client: &Client, history: &mut History) -> Result<()> {
+    let third = || -> Option<String> { pod_pid(dir, "demo-broker-master-2").ok().map(|pid| pid.to_string()) };
+    let producer = client.produce("Local").arg("run", "down").flag("until-stdin-closes").arg("rate", 200).start()?;
+    let consumer = client.consume("Local", "g_down").arg("timeout", 300).flag("until-stdin-closes").start()?;
+    let began = Instant::now();
+    std::fs::write(dir.join("demo.yaml"), MANIFEST)?;
+    wait_until(LONG, || Ok(third().is_none())).context("the third group does not go")?;
+    eprintln!("the third group was gone after {:?}", began.elapsed());
+    let sent = producer.stop(LONG)?.sent;
+    consumer.stop(LONG)?;
+    ensure!(sent.iter().all(Sent::is_ok), "scaling down cost a send: {:?}", sent.iter().find(|sent| !sent.is_ok()));
+    let last = &sent[sent.len().saturating_sub(200)..];
+    ensure!(brokers(last).len() == 2, "the last messages went to {:?}", brokers(last));
+    history.sent(sent);
+    std::fs::write(dir.join("demo.yaml"), MANIFEST.replace("replicas: 2\n  slaves", "replicas: 3\n  slaves"))?;
+    let producer = client.produce("Local").arg("run", "up").flag("until-stdin-closes").arg("rate", 200).start()?;
+    wait_until(LONG, || Ok(brokers(&producer.so_far()?.sent).len() == 3)).context("no message reached it again")?;
+    history.sent(producer.stop(LONG)?.sent);
+    check(client, history, "after scaling down and up again")
 }
 
 fn brokers(sent: &[Sent]) -> BTreeSet<&str> {

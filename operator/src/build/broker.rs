@@ -15,8 +15,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
 use super::labels::{self, BROKER, Labels, POD_INDEX};
-use super::{broker_config, metadata, namesrv, pod};
-use crate::crd::{Replication, WhenDeleted};
+use super::{broker_config, metadata, namesrv, pod, tls};
+use crate::crd::{Replication, ScaleDownPolicy, WhenDeleted};
 use crate::validate::ValidatedCluster;
 
 /// Port of requests.
@@ -133,8 +133,14 @@ pub fn stateful_set(cluster: &ValidatedCluster, role: Role, groups: i32) -> Stat
             },
             volume_claim_templates: Some(vec![claim(cluster, labels)]),
             persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
-                // A group that is scaled away and back again finds its messages.
-                when_scaled: Some("Retain".to_owned()),
+                // Unless told otherwise, a group that is scaled away and back again finds its messages.
+                when_scaled: Some(
+                    match cluster.scale_down {
+                        ScaleDownPolicy::Wait | ScaleDownPolicy::Retain => "Retain",
+                        ScaleDownPolicy::Discard => "Delete",
+                    }
+                    .to_owned(),
+                ),
                 when_deleted: Some(
                     match cluster.when_deleted {
                         WhenDeleted::Retain => "Retain",
@@ -185,24 +191,34 @@ fn pod_spec(cluster: &ValidatedCluster, role: Role) -> PodSpec {
             liveness_probe: Some(pod::http_probe("/livez", "http", 10, 6)),
             resources: Some(pod::resources(cluster.broker_resources.as_ref(), "100m", "256Mi")),
             security_context: Some(pod::container_security()),
-            volume_mounts: Some(vec![
-                pod::mount("config", CONFIG_PATH, true),
-                pod::mount("data", DATA_PATH, false),
-                pod::mount("tmp", "/tmp", false),
-            ]),
+            volume_mounts: Some(
+                [
+                    pod::mount("config", CONFIG_PATH, true),
+                    pod::mount("data", DATA_PATH, false),
+                    pod::mount("tmp", "/tmp", false),
+                ]
+                .into_iter()
+                .chain(tls::mount(cluster))
+                .collect(),
+            ),
             ..Container::default()
         }],
-        volumes: Some(vec![
-            Volume {
-                name: "config".to_owned(),
-                config_map: Some(ConfigMapVolumeSource {
-                    name: broker_config::name(cluster),
-                    ..ConfigMapVolumeSource::default()
-                }),
-                ..Volume::default()
-            },
-            pod::scratch("tmp"),
-        ]),
+        volumes: Some(
+            [
+                Volume {
+                    name: "config".to_owned(),
+                    config_map: Some(ConfigMapVolumeSource {
+                        name: broker_config::name(cluster),
+                        ..ConfigMapVolumeSource::default()
+                    }),
+                    ..Volume::default()
+                },
+                pod::scratch("tmp"),
+            ]
+            .into_iter()
+            .chain(tls::volume(cluster))
+            .collect(),
+        ),
         security_context: Some(pod::pod_security()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
@@ -233,6 +249,7 @@ fn args(cluster: &ValidatedCluster, role: Role) -> Vec<String> {
     for (key, value) in settings {
         args.extend(["--set".to_owned(), format!("{key}={value}")]);
     }
+    args.extend(tls::args(cluster));
     args.extend(["-n".to_owned(), namesrv::address(cluster)]);
     args
 }

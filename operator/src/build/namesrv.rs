@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::labels::{self, NAMESRV};
-use super::{broker, metadata, pod};
+use super::{broker, metadata, pod, tls};
 use crate::validate::ValidatedCluster;
 
 /// Port of every name server.
@@ -87,6 +87,7 @@ fn pod_spec(cluster: &ValidatedCluster) -> PodSpec {
                 [format!("listenPort={PORT}"), "kvConfigPath=/tmp/namesrv/kvConfig.json".to_owned()]
                     .into_iter()
                     .flat_map(|setting| ["--set".to_owned(), setting])
+                    .chain(tls::args(cluster))
                     .collect(),
             ),
             ports: Some(vec![pod::port("remoting", PORT)]),
@@ -95,10 +96,10 @@ fn pod_spec(cluster: &ValidatedCluster) -> PodSpec {
             liveness_probe: Some(pod::tcp_probe("remoting", 10, 6)),
             resources: Some(pod::resources(cluster.name_server_resources.as_ref(), "50m", "64Mi")),
             security_context: Some(pod::container_security()),
-            volume_mounts: Some(vec![pod::mount("tmp", "/tmp", false)]),
+            volume_mounts: Some(std::iter::once(pod::mount("tmp", "/tmp", false)).chain(tls::mount(cluster)).collect()),
             ..Container::default()
         }],
-        volumes: Some(vec![pod::scratch("tmp")]),
+        volumes: Some(std::iter::once(pod::scratch("tmp")).chain(tls::volume(cluster)).collect()),
         security_context: Some(pod::pod_security()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),

@@ -5,6 +5,7 @@
 //! broker.conf   the cluster's configuration
 //! ports.json    see `ports`
 //! status.json   the status, as the resource would have it on Kubernetes
+//! sets.json     how many pods each set has been given
 //! <pod>/        working folder: pid, log, store/
 //! ```
 
@@ -81,8 +82,27 @@ impl DataDir {
         Ok(())
     }
 
-    /// How many pods each set has had here: one more than the highest ordinal of a folder `<set>-<ordinal>`.
-    pub(super) fn pods_by_set(&self) -> BTreeMap<String, i32> {
+    /// How many pods each set has been given, or has had here where that is not known: one more than the highest ordinal of
+    /// a folder `<set>-<ordinal>`.
+    pub(super) fn sets(&self) -> BTreeMap<String, i32> {
+        let text = std::fs::read(self.join("sets.json")).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_else(|_| self.pods_by_set())
+    }
+
+    /// Writes how many pods each set is given, unless that is what it was given last.
+    pub(super) fn write_sets(&self, sets: &BTreeMap<String, i32>) -> Result<()> {
+        let text = serde_json::to_vec_pretty(sets)?;
+        let path = self.join("sets.json");
+        if std::fs::read(&path).ok().as_deref() == Some(&text) { Ok(()) } else { write_whole(&path, &text) }
+    }
+
+    /// Deletes the folder of a pod.
+    pub(super) fn discard(&self, name: &str) -> Result<()> {
+        let path = self.path.join(name);
+        std::fs::remove_dir_all(&path).with_context(|| format!("cannot delete {}", path.display()))
+    }
+
+    fn pods_by_set(&self) -> BTreeMap<String, i32> {
         let mut sets = BTreeMap::new();
         for folder in std::fs::read_dir(&self.path).into_iter().flatten().flatten() {
             let name = folder.file_name();
@@ -137,6 +157,19 @@ mod tests {
         assert!(fault.contains("runs on") && fault.contains(&std::process::id().to_string()), "{fault}");
         drop(first);
         DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn what_sets_were_given_counts_and_a_pod_that_is_discarded_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::open(folder.path()).unwrap();
+        let pod = data.pod("demo-broker-master-1").unwrap();
+        assert_eq!(data.sets()["demo-broker-master"], 2, "nothing else is known");
+        let given = BTreeMap::from([("demo-broker-master".to_owned(), 1)]);
+        data.write_sets(&given).unwrap();
+        assert_eq!(data.sets(), given);
+        data.discard("demo-broker-master-1").unwrap();
+        assert!(!pod.exists());
     }
 
     #[test]

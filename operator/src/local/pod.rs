@@ -71,6 +71,12 @@ pub(super) fn pods(set: &StatefulSet) -> Vec<Pod> {
         .collect()
 }
 
+/// Whether the pods of a planned set leave nothing behind when the set shrinks.
+pub(super) fn discards(set: &StatefulSet) -> bool {
+    let policy = set.spec.as_ref().and_then(|spec| spec.persistent_volume_claim_retention_policy.as_ref());
+    policy.and_then(|policy| policy.when_scaled.as_deref()) == Some("Delete")
+}
+
 /// `args` with other values: of `--set key=…` for each key in `settings`, added at the end where it is not there, and of
 /// the options in `options` where they are there.
 pub(super) fn with_values(args: &[String], settings: &[(&str, String)], options: &[(&str, String)]) -> Vec<String> {

@@ -171,10 +171,10 @@ mod tests {
         until("it starts again", || Identity::read(&pid_file).is_some_and(|next| next != first)).await;
         let second = Identity::read(&pid_file).unwrap();
         assert!(second.runs() && !first.runs());
+        let log = || std::fs::read_to_string(folder.path().join("log")).unwrap();
+        until("the log is appended to", || log() == "begun\nbegun\n").await;
         supervised.stop().await;
         assert!(!second.runs() && !pid_file.exists());
-        let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
-        assert_eq!(log, "begun\nbegun\n", "the log is appended to");
     }
 
     #[tokio::test]

@@ -25,24 +25,35 @@ use rocketmq_tests::{
 };
 use serde_json::{Value, json};
 
+mod changes;
+mod scale_down;
+mod tls;
+
 type Scenario = fn(&Kubernetes, &Namespace<'_>) -> Result<()>;
 
-const SCENARIOS: [(&str, Scenario); 6] = [
+const SCENARIOS: [(&str, Scenario); 11] = [
+    // The longest first.
+    ("groups_that_go_are_emptied_first_and_come_back", scale_down::groups_that_go_are_emptied_first_and_come_back),
+    ("changes_go_from_slave_to_master_and_lose_nothing", changes::changes_go_from_slave_to_master_and_lose_nothing),
+    ("a_bad_image_stops_at_the_first_pod_and_heals", changes::a_bad_image_stops_at_the_first_pod_and_heals),
+    ("tls_is_all_that_is_served", tls::tls_is_all_that_is_served),
     ("the_minimal_example_serves_java_clients", the_minimal_example_serves_java_clients),
     ("scaling_adds_serving_pairs_and_restarts_nothing", scaling_adds_serving_pairs_and_restarts_nothing),
     ("a_deleted_master_comes_back_with_its_data", a_deleted_master_comes_back_with_its_data),
     ("more_name_servers_restart_no_broker", more_name_servers_restart_no_broker),
     ("an_invalid_resource_is_refused_by_the_fields_name", an_invalid_resource_is_refused_by_the_fields_name),
+    ("a_paused_cluster_is_left_alone", changes::a_paused_cluster_is_left_alone),
     ("a_restart_of_the_operator_changes_nothing", a_restart_of_the_operator_changes_nothing),
 ];
 
 /// Milliseconds. A cold JVM on a busy machine needs longer than the client's 3 s for its first send.
 const SEND_TIMEOUT: &str = "20000";
 
-/// Small files, because every broker allocates its first ones whole.
+/// Small files, because every broker allocates its first ones whole; small requests, because all scenarios share a machine.
 fn small(replicas: u32, slaves: u32) -> Value {
+    let requests = json!({ "requests": { "cpu": "20m", "memory": "64Mi" } });
     json!({
-        "replicas": replicas, "slaves": slaves,
+        "replicas": replicas, "slaves": slaves, "resources": requests, "nameServers": { "resources": requests },
         "storage": { "size": "1Gi", "whenDeleted": "Delete" },
         "config": { "mappedFileSizeCommitLog": "67108864", "mappedFileSizeConsumeQueue": "600000" },
     })
