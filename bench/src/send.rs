@@ -55,8 +55,8 @@ fn encode(messages: &Messages) -> Vec<u8> {
     let header = SendMessageRequestV2 {
         producer_group: "rocketmq-bench".into(),
         topic: messages.first_topic().into(),
-        default_topic: "TBW102".into(),
-        default_topic_queue_nums: 8,
+        default_topic: Some("TBW102".into()),
+        default_topic_queue_nums: Some(8),
         // As many digits as the highest number has.
         queue_id: 10_i32.pow(messages.queues.saturating_sub(1).checked_ilog10().unwrap_or(0)),
         born_timestamp: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64),

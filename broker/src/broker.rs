@@ -25,6 +25,7 @@ use crate::handlers;
 use crate::held_pulls::HeldPulls;
 use crate::http;
 use crate::limits::Limits;
+use crate::offset_resets::OffsetResets;
 use crate::producers::Producers;
 use crate::queue_locks::QueueLocks;
 use crate::registration::{self, Registration};
@@ -51,6 +52,7 @@ pub(crate) struct Broker {
     pub(crate) topics: TopicTable,
     pub(crate) groups: SubscriptionGroups,
     pub(crate) offsets: ConsumerOffsets,
+    pub(crate) resets: OffsetResets,
     pub(crate) delay_offsets: DelayOffsets,
     pub(crate) timer: Timer,
     pub(crate) transactions: Transactions,
@@ -89,6 +91,7 @@ impl Broker {
             topics: TopicTable::open(&config_dir, &config)?,
             groups: SubscriptionGroups::open(&config_dir, config.auto_create_subscription_group)?,
             offsets: ConsumerOffsets::open(&config_dir)?,
+            resets: OffsetResets::default(),
             delay_offsets: DelayOffsets::open(&config_dir)?,
             timer: Timer::new(&root),
             transactions: Transactions::default(),

@@ -113,6 +113,8 @@ effective_keys! {
     default_topic_queue_nums: i32, "defaultTopicQueueNums" = "8" [1..=65_536], Live, "queues of TBW102, most queues of an auto-created topic.";
     auto_create_topic_enable: bool, "autoCreateTopicEnable" = "true", Live, "topics come into being by the first send.";
     auto_create_subscription_group: bool, "autoCreateSubscriptionGroup" = "true", Live, "groups come into being by first use.";
+    use_server_side_reset_offset: bool, "useServerSideResetOffset" = "false", Live,
+        "5.x, where it is the default: the broker itself sets a group's offsets when it is reset, and does not ask the members to.";
     cluster_topic_enable: bool, "clusterTopicEnable" = "true", Start, "the topic named like the cluster may be written and read.";
     broker_topic_enable: bool, "brokerTopicEnable" = "true", Start, "the topic named like the broker may be written and read.";
     trace_on: bool, "traceOn" = "true", Live, "`TRACE_ON` in send responses.";
@@ -368,7 +370,6 @@ pub(crate) const WITHOUT_EFFECT: &[Key] = &[
     unused("transactionMetricFlushInterval", "long", "10000", TX_METRICS),
     unused("enableTransactionMetrics", "boolean", "true", TX_METRICS),
     unused("litePullMessageEnable", "boolean", "true", "361 is always answered"),
-    unused("useServerSideResetOffset", "boolean", "true", "clients are told to reset, as in 4.9"),
     unused("defaultMessageRequestMode", "String", "PULL", POP),
     unused("defaultPopShareQueueNum", "int", "-1", POP),
     unused("reviveQueueNum", "int", "8", POP),

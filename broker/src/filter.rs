@@ -9,6 +9,7 @@ mod consumer_filters;
 mod expression;
 #[cfg(test)]
 mod fuzz;
+mod number;
 mod parser;
 mod properties_read;
 mod sql;

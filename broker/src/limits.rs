@@ -41,6 +41,8 @@ limits! {
     ConnectionRequests = "serverConnectionRequestsMax";
     /// Bytes of a frame or of its header.
     Frame = "frameMaxLength";
+    /// Time without a byte in which a peer has read nothing of what waits for it.
+    Unread = "serverChannelMaxIdleTimeSeconds";
     /// Connections of slaves that are open.
     SlaveConnections = "haConnectionsMax";
     /// Sends that wait for flush or slaves.
@@ -102,6 +104,7 @@ impl Limits {
                 Limit::Connections => self.network.connections(),
                 Limit::ConnectionRequests => self.network.requests(),
                 Limit::Frame => self.network.frames(),
+                Limit::Unread => self.network.unread(),
                 _ => self.met[*limit as usize].load(Ordering::Relaxed),
             };
             (*limit, count)

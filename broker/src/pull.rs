@@ -36,6 +36,9 @@ struct Pull {
 pub(crate) fn pull(broker: &Arc<Broker>, peer: &Arc<Peer>, request: &Command) -> Result<Answer, Refusal> {
     let header = PullMessageRequest::decode(&request.ext_fields)?;
     let pull = check(broker, peer, &header)?;
+    if let Some(offset) = broker.resets.take(&pull.group, &pull.topic, pull.queue_id) {
+        return Ok(Answer::Now(pull.sent_to(broker, offset)));
+    }
     let commits = header.sys_flag & pull_flag::COMMIT_OFFSET != 0;
     if commits && header.commit_offset >= 0 && broker.config().broker_role != BrokerRole::Slave {
         broker.offsets.commit(&pull.group, &pull.topic, pull.queue_id, header.commit_offset);
@@ -102,7 +105,11 @@ async fn hold(broker: Arc<Broker>, mut pull: Pull, patience: Duration) -> Comman
         if found.status == GetStatus::OffsetOverflowOne && pull.offset > asked_from {
             found.status = GetStatus::NoMatchedMessage;
         }
-        return pull.answer(&broker, found);
+        // While it was held its group may have been reset.
+        return match broker.resets.take(&pull.group, &pull.topic, pull.queue_id) {
+            Some(offset) => pull.sent_to(&broker, offset),
+            None => pull.answer(&broker, found),
+        };
     }
 }
 
@@ -243,6 +250,18 @@ impl Pull {
     fn filter_is_slow(&self, broker: &Broker) -> bool {
         !self.filter.is_by_tags_only()
             && broker.store.max_offset(&self.topic, self.queue_id).saturating_sub(self.offset) > FILTERED_AT_ONCE
+    }
+
+    /// The answer of 5.x to the first pull after a reset: whatever client it is, it goes there.
+    fn sent_to(&self, broker: &Broker, next_begin_offset: i64) -> Command {
+        Command::response(ResponseCode::PULL_OFFSET_MOVED)
+            .with_header(&PullMessageResponse {
+                suggest_which_broker_id: self.suggestion(&broker.config(), false),
+                next_begin_offset,
+                min_offset: broker.store.min_offset(&self.topic, self.queue_id),
+                max_offset: broker.store.max_offset(&self.topic, self.queue_id),
+            })
+            .with_remark(ByteString::from_static("OFFSET_RESET"))
     }
 
     fn run(&self, broker: &Broker) -> Command {

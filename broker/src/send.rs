@@ -7,7 +7,7 @@ use bytes::Buf as _;
 use bytestring::ByteString;
 use rocketmq_remoting::bodies::{PERM_READ, PERM_WRITE, TopicConfig};
 use rocketmq_remoting::header::message::{SendMessageRequest, SendMessageRequestV2, SendMessageResponse};
-use rocketmq_remoting::{Answer, Command, Header, Peer, RequestCode, ResponseCode};
+use rocketmq_remoting::{Answer, Command, Header, HeaderError, Peer, RequestCode, ResponseCode};
 use rocketmq_store::{
     Appended, NewMessage, StoreError, UNIQ_KEY, message_id, properties, property, push_property, sys_flag,
 };
@@ -191,10 +191,10 @@ pub(crate) fn find_topic(
         (true, false) => topics::FLAG_UNIT,
         (true, true) => topics::FLAG_UNIT_SUB,
     };
-    let made = broker
-        .topics
-        .create_for_send(name, &header.default_topic, header.default_topic_queue_nums, sys_flag)
-        .map_err(failed)?;
+    let missing = |field| HeaderError::Missing { field };
+    let template = header.default_topic.as_deref().ok_or_else(|| missing("defaultTopic"))?;
+    let queues = header.default_topic_queue_nums.ok_or_else(|| missing("defaultTopicQueueNums"))?;
+    let made = broker.topics.create_for_send(name, template, queues, sys_flag).map_err(failed)?;
     match made {
         Some(topic) => Ok(topic),
         None if is_retry => {

@@ -22,6 +22,17 @@ const BUILT_IN: [&str; 7] = [
 ];
 /// Groups of the system are made on first use even where others are not.
 const SYSTEM_PREFIX: &str = "CID_RMQ_SYS_";
+/// Characters of a group's name at most, as clients check it (`Validators.checkGroup`).
+pub(crate) const NAME_MAX: usize = 255;
+
+/// Whether a group may have that name here: one that Java's clients refuse may be used by others, and 4.9's brokers take it. But not
+/// one that would not survive as a part of the keys of `consumerOffset.json` or of a retry topic's directory.
+pub(crate) fn is_keepable(group: &str) -> bool {
+    !group.trim().is_empty()
+        && group.len() <= NAME_MAX
+        && !group.contains(['@', '/'])
+        && !group.contains(char::is_control)
+}
 
 impl TableFile for SubscriptionGroupTable {
     type Entry = SubscriptionGroup;
@@ -84,7 +95,7 @@ impl SubscriptionGroups {
         if let Some(known) = self.get(group) {
             return Some(known);
         }
-        if group.is_empty() || !(self.auto_create.load(Ordering::Relaxed) || group.starts_with(SYSTEM_PREFIX)) {
+        if !is_keepable(group) || !(self.auto_create.load(Ordering::Relaxed) || group.starts_with(SYSTEM_PREFIX)) {
             return None;
         }
         let config = SubscriptionGroup { group_name: group.to_owned(), ..SubscriptionGroup::default() };
@@ -145,6 +156,11 @@ mod tests {
         assert!(groups.get("g").is_some(), "it is in the file");
         assert!(groups.get_or_create("h").is_none());
         assert!(groups.get_or_create("CID_RMQ_SYS_TRANS").is_some());
+        groups.set_auto_create(true);
+        assert!(groups.get_or_create("g.1 ü:").is_some(), "not a name for Java's clients, but one for others");
+        for name in ["", " ", "a@b", "a/../b", "a\nb", "a\0", &"g".repeat(256)] {
+            assert!(groups.get_or_create(name).is_none(), "{name:?}");
+        }
         assert!(groups.delete("g").unwrap());
         std::fs::remove_dir_all(dir.path()).unwrap();
         std::fs::write(dir.path(), "where the directory was").unwrap();

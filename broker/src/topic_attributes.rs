@@ -35,6 +35,16 @@ pub(crate) fn parse(text: &str) -> Result<Attributes, String> {
 /// # Errors
 /// The remark of the answer.
 pub(crate) fn changed(known: Option<&Attributes>, changes: &Attributes) -> Result<Attributes, String> {
+    after_changes(known, changes, check)
+}
+
+/// The same for whatever has attributes; `check` says whether there is such an attribute and it takes the value, which is none where
+/// it is deleted, and may be changed, where what has it is there already.
+pub(crate) fn after_changes(
+    known: Option<&Attributes>,
+    changes: &Attributes,
+    check: impl Fn(&str, Option<&String>, bool) -> Result<(), String>,
+) -> Result<Attributes, String> {
     let mut after = known.cloned().unwrap_or_default();
     for (change, value) in changes {
         let (key, adds) = match (change.strip_prefix('+'), change.strip_prefix('-')) {
@@ -66,26 +76,44 @@ pub(crate) fn changed(known: Option<&Attributes>, changes: &Attributes) -> Resul
 
 /// Whether there is such an attribute, and it takes the value.
 fn check(key: &str, value: Option<&String>, is_there: bool) -> Result<(), String> {
-    let within = |min: i64, max: i64| {
-        let fits = |text: &String| text.parse().is_ok_and(|number: i64| (min..=max).contains(&number));
-        if value.is_none_or(fits) { Ok(()) } else { Err(format!("value is not in range({min}, {max})")) }
-    };
-    // Java has `BatchCQ` and `COMPACTION` too: queues of another form than this broker writes.
+    // Java has these too: queues of another form than this broker writes.
+    match (key, value.map(String::as_str)) {
+        ("queue.type", Some("BatchCQ")) => {
+            return Err("queue.type=BatchCQ is not supported by this broker: it writes no queues of batches \
+                 (BatchConsumeQueue), and stores the messages of a batch one by one; use SimpleCQ"
+                .to_owned());
+        }
+        ("cleanup.policy", Some("COMPACTION")) => {
+            return Err(
+                "cleanup.policy=COMPACTION is not supported by this broker: it keeps no compacted log; use DELETE"
+                    .to_owned(),
+            );
+        }
+        _ => {}
+    }
     let names: &[&str] = match key {
         "queue.type" => &["SimpleCQ"],
         "cleanup.policy" => &["DELETE"],
         "message.type" => &MESSAGE_TYPES,
-        "reserve.time" => return within(-1, i64::MAX),
+        "reserve.time" => return check_range(value, -1, i64::MAX),
         _ => return Err(format!("unsupported key: {key}")),
     };
     if is_there && key != "message.type" {
         return Err(format!("attempt to update an unchangeable attribute. key: {key}"));
     }
-    if value.is_none_or(|value| names.contains(&value.as_str())) {
-        Ok(())
-    } else {
-        Err(format!("value is not in set: [{}]", names.join(", ")))
-    }
+    check_name(value, names)
+}
+
+/// `LongRangeAttribute`.
+pub(crate) fn check_range(value: Option<&String>, min: i64, max: i64) -> Result<(), String> {
+    let fits = |text: &String| text.parse().is_ok_and(|number: i64| (min..=max).contains(&number));
+    if value.is_none_or(fits) { Ok(()) } else { Err(format!("value is not in range({min}, {max})")) }
+}
+
+/// `EnumAttribute`.
+pub(crate) fn check_name(value: Option<&String>, names: &[&str]) -> Result<(), String> {
+    let fits = |value: &String| names.contains(&value.as_str());
+    if value.is_none_or(fits) { Ok(()) } else { Err(format!("value is not in set: [{}]", names.join(", "))) }
 }
 
 #[cfg(test)]
@@ -107,7 +135,7 @@ mod tests {
             (None, "+nope=1", "unsupported key: nope"),
             (None, "-message.type", "only add attribute is supported while creating topic. key: message.type"),
             (None, "+message.type=X", "value is not in set: [UNSPECIFIED, NORMAL, FIFO, DELAY, TRANSACTION, MIXED]"),
-            (None, "+queue.type=BatchCQ", "value is not in set: [SimpleCQ]"),
+            (None, "+queue.type=Other", "value is not in set: [SimpleCQ]"),
             (None, "+reserve.time=-2", "value is not in range(-1, 9223372036854775807)"),
             (None, "++a=1", "kv string format wrong."),
             (Some(&made), "-reserve.time", "attempt to delete a nonexistent key: reserve.time"),
@@ -116,6 +144,10 @@ mod tests {
         ];
         for (known, text, remark) in refused {
             assert_eq!(change(known, text).unwrap_err(), remark, "{text}");
+        }
+        for text in ["+queue.type=BatchCQ", "+cleanup.policy=COMPACTION"] {
+            let remark = change(None, text).unwrap_err();
+            assert!(remark.starts_with(&format!("{} is not supported by this broker: ", &text[1..])), "{remark}");
         }
     }
 }

@@ -32,7 +32,7 @@ pub(crate) const FLAG_UNIT: i32 = 1;
 /// `TopicSysFlag.FLAG_UNIT_SUB`: a retry topic of a group that belongs to a unit.
 pub(crate) const FLAG_UNIT_SUB: i32 = 2;
 /// Characters of a topic's name at most.
-const NAME_MAX: usize = 127;
+pub(crate) const NAME_MAX: usize = 127;
 
 impl TableFile for TopicConfigTable {
     type Entry = TopicConfig;
@@ -74,6 +74,14 @@ impl TopicTable {
             auto_create: AtomicBool::new(config.auto_create_topic_enable),
             changed: watch::Sender::new(0),
         };
+        for (name, topic) in &topics.to_wire().topic_config_table {
+            // Of a Java broker of 5.x, whose files were taken over.
+            if topic.attributes.get("queue.type").is_some_and(|kind| kind == "BatchCQ") {
+                tracing::warn!(
+                    "topic {name} has queue.type=BatchCQ: this broker writes no queues of batches, its messages are stored one by one"
+                );
+            }
+        }
         let wanted = system_topics(config);
         let auto_create = config.auto_create_topic_enable;
         topics.update(|entries| {

@@ -8,7 +8,7 @@ use rocketmq_remoting::bodies::{
     ResetOffset, TopicConfig, TopicConfigTable, TopicStats,
 };
 use rocketmq_remoting::{RequestCode, ResponseCode, fastjson};
-use support::{Member, NEW_TOPIC, Running, read};
+use support::{Member, NEW_TOPIC, Running, read, send_fields};
 
 #[tokio::test]
 async fn members_of_a_group_hear_of_each_other() {
@@ -98,6 +98,73 @@ async fn offsets_are_kept_and_reset_through_the_members() {
     let info = member.ask(&broker, RequestCode::GET_CONSUMER_RUNNING_INFO, &nobody, "").await;
     assert_eq!((info.code, info.remark()), (1, "The Consumer <g> <c9> not online"));
     broker.stop().await;
+}
+
+/// `useServerSideResetOffset` of 5.x: online or not, and whatever its clients understand, a group goes where it is sent.
+#[tokio::test]
+async fn a_group_is_reset_by_the_broker_itself() {
+    let broker = Running::start(&[("useServerSideResetOffset", "true")]).await;
+    let member = Member::new();
+    member.ask(&broker, RequestCode::UPDATE_AND_CREATE_TOPIC, NEW_TOPIC, "").await;
+    for _ in 0..3 {
+        let sent = member.ask(&broker, RequestCode::SEND_MESSAGE_V2, &send_fields("T", "0", ""), "body").await;
+        assert_eq!(sent.code, 0, "{}", sent.remark());
+    }
+    let reset = |topic, group, timestamp| [("topic", topic), ("group", group), ("timestamp", timestamp)];
+    let ask = async |fields: &[(&str, &str)]| {
+        member.ask(&broker, RequestCode::INVOKE_BROKER_TO_RESET_OFFSET, fields, "").await
+    };
+    let refused = ask(&reset("None", "g", "0")).await;
+    assert_eq!((refused.code, refused.remark()), (17, "Topic None does not exist"));
+    let refused = ask(&reset("T", "g", "0")).await;
+    assert_eq!((refused.code, refused.remark()), (26, "Group g does not exist"));
+
+    member.beat(&broker, "c1", "g", &["T"]).await;
+    let queue = [("consumerGroup", "g"), ("topic", "T"), ("queueId", "0")];
+    let commit = [&queue[..], &[("commitOffset", "3")]].concat();
+    member.ask(&broker, RequestCode::UPDATE_CONSUMER_OFFSET, &commit, "").await;
+    let pull = |offset| {
+        let rest = [
+            ("queueOffset", offset),
+            ("maxMsgNums", "32"),
+            ("sysFlag", "7"),
+            ("commitOffset", "3"),
+            ("suspendTimeoutMillis", "1500"),
+            ("subscription", "*"),
+            ("subVersion", "1"),
+        ];
+        [&queue[..], &rest].concat()
+    };
+    let done = ask(&reset("T", "g", "0")).await;
+    assert_eq!(read::<ResetOffset>(&done).offset_table.into_values().collect::<Vec<_>>(), [0, 0]);
+    // What the members have still to say is of before.
+    let late = member.ask(&broker, RequestCode::UPDATE_CONSUMER_OFFSET, &commit, "").await;
+    assert_eq!((late.code, late.remark()), (0, "Offset has been previously reset"));
+    let stored = member.ask(&broker, RequestCode::QUERY_CONSUMER_OFFSET, &queue, "").await;
+    assert_eq!(stored.ext_fields.get("offset"), Some("0"));
+    let sent = member.ask(&broker, RequestCode::PULL_MESSAGE, &pull("3"), "").await;
+    assert_eq!((sent.code, sent.remark()), (21, "OFFSET_RESET"));
+    assert_eq!(sent.ext_fields.get("nextBeginOffset"), Some("0"));
+    let stored = member.ask(&broker, RequestCode::QUERY_CONSUMER_OFFSET, &queue, "").await;
+    assert_eq!(stored.ext_fields.get("offset"), Some("0"), "nor does the pull commit");
+    assert_eq!(member.ask(&broker, RequestCode::PULL_MESSAGE, &pull("0"), "").await.remark(), "FOUND", "once");
+
+    // A held pull is sent there at its end; nobody is asked to reset.
+    let held = pull("3");
+    let (held, ()) = tokio::join!(member.ask(&broker, RequestCode::PULL_MESSAGE, &held, ""), async {
+        let single = [&reset("T", "g", "0")[..], &[("queueId", "0"), ("offset", "2")]].concat();
+        assert_eq!(ask(&single).await.code, 0);
+    });
+    assert_eq!((held.code, held.ext_fields.get("nextBeginOffset")), (21, Some("2")));
+    assert!(!member.asked(1).await.contains(&RequestCode::RESET_CONSUMER_CLIENT_OFFSET));
+    let last = [&reset("T", "g", "0")[..], &[("queueId", "2147483647")]].concat();
+    assert_eq!(ask(&last).await.code, 1);
+    broker.stop().await;
+    let slave =
+        Running::start(&[("useServerSideResetOffset", "true"), ("brokerRole", "SLAVE"), ("brokerId", "1")]).await;
+    let refused = member.ask(&slave, RequestCode::INVOKE_BROKER_TO_RESET_OFFSET, &reset("T", "g", "0"), "").await;
+    assert_eq!((refused.code, refused.remark()), (1, "Can not reset offset in slave broker"));
+    slave.stop().await;
 }
 
 #[tokio::test]

@@ -139,8 +139,11 @@ async fn one_way_requests_are_passed_over(address: &str) {
 
 #[test]
 fn the_tests_that_the_tables_name_are_there() {
-    for (code, support) in rocketmq_broker::SUPPORT.iter().chain(rocketmq_namesrv::SUPPORT) {
-        let (Support::Full { proof } | Support::Partial { proof, .. }) = support else { continue };
+    let supported = rocketmq_broker::SUPPORT.iter().chain(rocketmq_namesrv::SUPPORT).filter_map(|(code, support)| {
+        let (Support::Full { proof } | Support::Partial { proof, .. }) = support else { return None };
+        Some((code.to_string(), *proof))
+    });
+    for (code, proof) in supported.chain(BESIDE.iter().map(|(what, _, proof)| ((*what).to_owned(), *proof))) {
         let (file, test) = proof.split_once("::").unwrap_or_else(|| panic!("{code}: {proof:?} is not file::test"));
         let text =
             std::fs::read_to_string(sources().join(file)).unwrap_or_else(|error| panic!("{code}: {file}: {error}"));
@@ -163,8 +166,8 @@ const HEAD: &str = "\
 # Compatibility
 
 Every request code that RocketMQ 4.9.7 or 5.5.0 declares: who sends it, since which version, and what our servers do with it.
-Made by `make compatibility` from `remoting/src/request_code.rs`, `broker/src/request_support.rs` and
-`namesrv/src/request_support.rs`. A test asks a running broker and a running name server for every code of this page, and fails
+Made by `make compatibility` from `remoting/src/request_code.rs`, `broker/src/request_support.rs`,
+`namesrv/src/request_support.rs` and, for what stands beside the codes, `broker/tests/compatibility.rs`. A test asks a running broker and a running name server for every code of this page, and fails
 where they do otherwise, where a test that is named here does not exist, or where this page is out of date.
 
 What is not answered is refused with response code 3 (`REQUEST_CODE_NOT_SUPPORTED`) and a remark that names the code and what it
@@ -172,6 +175,56 @@ needs; a code that is not on this page gets ` request type N not supported`. Eit
 no answer, whatever their code. The fast port (`listenPort` - 2) answers what the broker's port answers.
 
 ";
+
+/// Where 4.9 and 5.x differ, or clients go beyond what Java's do: what happens here, and the test that shows it.
+const BESIDE: [(&str, &str, &str); 8] = [
+    (
+        "A header field that is missing",
+        "is missed where Java needs it, and nowhere else: of a send, `producerGroup` (`a`) never, `defaultTopic` (`c`) and \
+         `defaultTopicQueueNums` (`d`) for a topic that is not there yet. The remark names the field, where Java's is a \
+         `NullPointerException`.",
+        "broker/tests/refusals.rs::only_a_field_that_is_needed_is_missed",
+    ),
+    (
+        "A JSON header that is fastjson's rather than JSON",
+        "is read: numbers as strings or with a fraction, single quotes, keys without quotes, commas too many, bytes that are not UTF-8. \
+         What is beyond that closes the connection, as in Java, and the log has the peer's address.",
+        "remoting/src/json_header.rs::what_fastjson_takes_for_a_header_is_read",
+    ),
+    (
+        "A group whose name Java's clients refuse",
+        "is served as by brokers of 4.9, but for names that cannot be kept (blank, over 255 bytes, with `@`, `/` or control characters): \
+         the heartbeat counts, pulls get code 26, as in 5.x.",
+        "broker/tests/refusals.rs::a_group_of_an_odd_name_is_served_as_far_as_it_can_be_kept",
+    ),
+    (
+        "Code 29 (`INVALID_PARAMETER`) of 5.x",
+        "is said of commits without queue or offset; names that tools may not use get 1, as in 4.9.",
+        "broker/tests/refusals.rs::names_of_topics_and_groups_are_checked",
+    ),
+    (
+        "Resetting a group",
+        "asks the members to, as in 4.9; with `useServerSideResetOffset=true` the broker does it, as in 5.x, whether or not the \
+         group is online.",
+        "broker/tests/admin_requests.rs::a_group_is_reset_by_the_broker_itself",
+    ),
+    (
+        "Attributes of groups, and other settings of 5.x",
+        "are kept and shown; nothing acts on them.",
+        "broker/tests/tool_requests.rs::what_5_x_says_of_a_group_is_kept",
+    ),
+    (
+        "Inner batches, compacted topics",
+        "are not here: `queue.type=BatchCQ` and `cleanup.policy=COMPACTION` are refused with the reason. A batch is stored as single \
+         messages, as in every topic of 4.9.",
+        "broker/src/topic_attributes.rs::attributes_change_as_tools_of_java_ask",
+    ),
+    (
+        "SQL92: a property's text where a number is asked for",
+        "is read as Java reads it, hexadecimal doubles and digits of other scripts included.",
+        "broker/src/filter/number.rs::hexadecimal_doubles_are_read_as_java_reads_them",
+    ),
+];
 
 /// The sections of the page, and whose codes they show.
 const SECTIONS: [(&str, &[Answerer]); 4] = [
@@ -200,6 +253,10 @@ fn page() -> String {
             let Row { code, name, since, callers, .. } = row;
             writeln!(page, "| {} | `{name}` | {callers} | {since} | {state} | {why} |", code.0).unwrap();
         }
+    }
+    page.push_str("\n## Beside the codes\n\n| what | here | |\n|---|---|---|\n");
+    for (what, here, proof) in BESIDE {
+        writeln!(page, "| {what} | {here} | `{proof}` |").unwrap();
     }
     page
 }

@@ -122,6 +122,7 @@ async fn a_frame_over_the_limit_ends_its_connection_and_is_counted() {
     stream.write_all(&i32::MAX.to_be_bytes()).await.unwrap();
     wait_closed(&mut stream).await;
     assert_eq!(watched.rejected("frameMaxLength").await, 1);
+    assert_eq!(watched.rejected("serverChannelMaxIdleTimeSeconds").await, 0);
     watched.broker.stop().await;
 }
 

@@ -430,3 +430,111 @@ async fn what_is_not_there_is_said_in_javas_words() {
     check("a key on the black list", &refused, 16, &is("Can not update config in black list."));
     broker.stop().await;
 }
+
+/// Java's decoders miss no field; what is not there fails where it is needed (seen of 4.9.7 and 5.5.0).
+#[tokio::test]
+async fn only_a_field_that_is_needed_is_missed() {
+    const LONG: [(&str, &str); 9] = [
+        ("a", "producerGroup"),
+        ("b", "topic"),
+        ("c", "defaultTopic"),
+        ("d", "defaultTopicQueueNums"),
+        ("e", "queueId"),
+        ("f", "sysFlag"),
+        ("g", "bornTimestamp"),
+        ("h", "flag"),
+        ("i", "properties"),
+    ];
+    let broker = Running::start(&[]).await;
+    let client = Member::new();
+    client.ask(&broker, Code::UPDATE_AND_CREATE_TOPIC, NEW_TOPIC, "").await;
+    let long = |fields: &[(&'static str, &'static str)]| -> Vec<_> {
+        fields.iter().zip(LONG).map(|((_, value), (_, name))| (name, *value)).collect()
+    };
+    for topic in ["T", "New"] {
+        let fields = send_fields(topic, "0", "");
+        for (short, name) in LONG {
+            let is_needed = match short {
+                "a" | "i" => false,
+                "c" | "d" => topic == "New",
+                _ => true,
+            };
+            // Each send may make the topic.
+            client.ask(&broker, Code::DELETE_TOPIC_IN_BROKER, &[("topic", "New")], "").await;
+            for (code, fields, left_out) in
+                [(Code::SEND_MESSAGE_V2, fields.clone(), short), (Code::SEND_MESSAGE, long(&fields), name)]
+            {
+                let rest: Vec<_> = fields.into_iter().filter(|(name, _)| *name != left_out).collect();
+                let answer = client.ask(&broker, code, &rest, "body").await;
+                assert_eq!(answer.code, i32::from(is_needed), "{topic} without {left_out}: {}", answer.remark());
+                let known = answer.remark().strip_prefix("the custom field <");
+                assert_eq!(known.is_some(), is_needed, "{topic} without {left_out}: {}", answer.remark());
+            }
+        }
+    }
+    // Long names are read field by field, and a number that is none counts as absent; short ones all at once.
+    let with_max = |name| [&long(&send_fields("T", "0", ""))[..], &[(name, "")]].concat();
+    assert_eq!(client.ask(&broker, Code::SEND_MESSAGE, &with_max("maxReconsumeTimes"), "body").await.code, 0);
+    let short = with(send_fields("T", "0", ""), "l", "");
+    check("l", &client.ask(&broker, Code::SEND_MESSAGE_V2, &short, "body").await, 1, &begins("the custom field <l>"));
+
+    let offset = [("consumerGroup", "g"), ("topic", "T"), ("queueId", "0"), ("commitOffset", "1")];
+    for (left_out, code, remark) in [
+        ("consumerGroup", 1, "the custom field <consumerGroup> is null"),
+        ("queueId", 29, "QueueId is null, topic is T"),
+        ("commitOffset", 29, "Offset is null, topic is T"),
+    ] {
+        let rest: Vec<_> = offset.into_iter().filter(|(name, _)| *name != left_out).collect();
+        check(left_out, &client.ask(&broker, Code::UPDATE_CONSUMER_OFFSET, &rest, "").await, code, &is(remark));
+    }
+    let times = [("maxNum", "9"), ("beginTimestamp", "0"), ("endTimestamp", "9999999999999")];
+    for given in [&[][..], &[("topic", "T")], &[("key", "k")]] {
+        let answer = client.ask(&broker, Code::QUERY_MESSAGE, &[given, &times].concat(), "").await;
+        check("a query", &answer, 22, &is("can not find message, maybe time range not correct"));
+    }
+    assert_eq!(client.ask(&broker, Code::UNREGISTER_CLIENT, &[("producerGroup", "p")], "").await.code, 0);
+    let looked = client.ask(&broker, Code::QUERY_CONSUME_QUEUE, &[("topic", "T"), ("count", "x")], "").await;
+    assert_eq!(looked.code, 0, "{}", looked.remark());
+    broker.stop().await;
+}
+
+/// Clients that are not Java's do not look at the names of groups; 4.9's broker does not either.
+#[tokio::test]
+async fn a_group_of_an_odd_name_is_served_as_far_as_it_can_be_kept() {
+    let broker = Running::start(&[]).await;
+    let client = Member::new();
+    client.ask(&broker, Code::UPDATE_AND_CREATE_TOPIC, NEW_TOPIC, "").await;
+    let long = "g".repeat(256);
+    let odd = ["my.group", "ü :", "a@b", "a/../b", " ", &long];
+    for name in odd {
+        client.beat(&broker, "c", name, &["T"]).await;
+        let list = client.ask(&broker, Code::GET_CONSUMER_LIST_BY_GROUP, &[("consumerGroup", name)], "").await;
+        assert_eq!(list.code, i32::from(name == " " || name == long), "{name:?}: {}", list.remark());
+    }
+    let producers = client.ask(&broker, Code::GET_PRODUCER_CONNECTION_LIST, &[("producerGroup", "p")], "").await;
+    assert_eq!(producers.code, 0, "the rest of such a heartbeat counts");
+    let groups: SubscriptionGroupTable =
+        read(&client.ask(&broker, Code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, &[], "").await);
+    let topics: TopicConfigTable = read(&client.ask(&broker, Code::GET_ALL_TOPIC_CONFIG, &[], "").await);
+    for name in odd {
+        let is_kept = ["my.group", "ü :"].contains(&name);
+        assert_eq!(groups.subscription_group_table.contains_key(name), is_kept, "{name:?}");
+        assert_eq!(topics.topic_config_table.contains_key(&format!("%RETRY%{name}")), is_kept, "{name:?}");
+        let queue = [("consumerGroup", name), ("topic", "T"), ("queueId", "0")];
+        let commit = [&queue[..], &[("commitOffset", "0")]].concat();
+        let committed = client.ask(&broker, Code::UPDATE_CONSUMER_OFFSET, &commit, "").await;
+        assert_eq!(committed.code == 0, is_kept, "{name:?}: {}", committed.remark());
+        let rest = [
+            ("queueOffset", "0"),
+            ("maxMsgNums", "1"),
+            ("sysFlag", "4"),
+            ("commitOffset", "0"),
+            ("suspendTimeoutMillis", "0"),
+            ("subscription", "*"),
+            ("subVersion", "1"),
+        ];
+        let pulled = client.ask(&broker, Code::PULL_MESSAGE, &[&queue[..], &rest].concat(), "").await;
+        assert_eq!(pulled.code, if is_kept { 19 } else { 26 }, "{name:?}: {}", pulled.remark());
+    }
+    broker.stop().await;
+}

@@ -127,7 +127,7 @@ async fn what_cannot_be_pushed_is_said_in_javas_words() {
     let answer = send(&replier, &broker, reply(RequestCode::SEND_REPLY_MESSAGE_V2, "Nowhere", Some("gone"))).await;
     assert_eq!(answer.response_code(), ResponseCode::TOPIC_NOT_EXIST, "{}", answer.remark());
     let answer = replier.ask(&broker, RequestCode::SEND_REPLY_MESSAGE, &[], "").await;
-    assert_eq!((answer.code, answer.remark()), (1, "the custom field <producerGroup> is null"));
+    assert_eq!((answer.code, answer.remark()), (1, "the custom field <topic> is null"));
     broker.stop().await;
 }
 

@@ -105,6 +105,39 @@ async fn many_topics_and_groups_are_made_at_once_or_none() {
     slave.stop().await;
 }
 
+/// As mqadmin and dashboard of 5.x set and show them; slaves and a restart do not lose them.
+#[tokio::test]
+async fn what_5_x_says_of_a_group_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let tool = Member::new();
+    let put = RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP;
+    let broker = Running::start_in(dir.path(), &[]).await;
+    let body = |attributes: &str| {
+        format!(
+            r#"{{"groupName":"g","attributes":{{{attributes}}},"consumeMessageOrderly":true,"groupRetryPolicy":{{"type":"CUSTOMIZED","customizedRetryPolicy":{{"next":[1000,5000]}}}},"groupSysFlag":0,"retryMaxTimes":3}}"#
+        )
+    };
+    assert_eq!(tool.ask(&broker, put, &[], &body(r#""+priority.factor":"7""#)).await.code, 0);
+    let refused = tool.ask(&broker, put, &[], &body(r#""+no.such":"7""#)).await;
+    assert_eq!((refused.code, refused.remark()), (1, "unsupported key: no.such"));
+    assert_eq!(tool.ask(&broker, put, &[], &body("")).await.code, 0);
+    broker.stop().await;
+    let broker = Running::start_in(dir.path(), &[]).await;
+    let kept = tool.ask(&broker, RequestCode::GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", "g")], "").await;
+    let table = tool.ask(&broker, RequestCode::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, &[], "").await;
+    let mut table: SubscriptionGroupTable = read(&table);
+    for group in [read::<SubscriptionGroup>(&kept), table.subscription_group_table.remove("g").unwrap()] {
+        assert_eq!((group.attributes["priority.factor"].as_str(), group.retry_max_times), ("7", 3));
+        assert_eq!(group.more["groupRetryPolicy"]["customizedRetryPolicy"]["next"][1], 5000);
+        assert_eq!((&group.more["consumeMessageOrderly"], group.more.len()), (&true.into(), 3));
+    }
+    let deleted = tool.ask(&broker, put, &[], &body(r#""-priority.factor":"""#)).await;
+    assert_eq!(deleted.code, 0, "{}", deleted.remark());
+    let kept = tool.ask(&broker, RequestCode::GET_SUBSCRIPTIONGROUP_CONFIG, &[("group", "g")], "").await;
+    assert!(read::<SubscriptionGroup>(&kept).attributes.is_empty());
+    broker.stop().await;
+}
+
 #[tokio::test]
 async fn who_consumes_what() {
     let (broker, tool, _) = with_messages().await;

@@ -64,10 +64,6 @@ const MEANT: &[(&str, Code, &str, &str)] = &[
     ("5.5.0", Code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, "-body.dataVersion.stateVersion", AS_4_9),
     ("5.5.0", Code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, "-body.forbiddenTable", AS_4_9),
     ("5.5.0", Code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, "-body.subscriptionGroupTable.*.attributes", AS_4_9),
-    ("5.5.0", Code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, "-body.subscriptionGroupTable.*.consumeMessageOrderly", AS_4_9),
-    ("5.5.0", Code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, "-body.subscriptionGroupTable.*.consumeTimeoutMinute", AS_4_9),
-    ("5.5.0", Code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, "-body.subscriptionGroupTable.*.groupRetryPolicy", AS_4_9),
-    ("5.5.0", Code::GET_ALL_SUBSCRIPTIONGROUP_CONFIG, "-body.subscriptionGroupTable.*.groupSysFlag", AS_4_9),
 ];
 const NEWER: &str = "tools of 5.x want it, those of 4.9 pass over it";
 const AS_4_9: &str = "came with 5.x, whose peers do without it: our servers are 4.9 to them";

@@ -79,8 +79,8 @@ impl<'a> Producer<'a> {
         let header = SendMessageRequestV2 {
             producer_group: "DemoProducer".into(),
             topic: self.topic.to_owned().into(),
-            default_topic: "TBW102".into(),
-            default_topic_queue_nums: 4,
+            default_topic: Some("TBW102".into()),
+            default_topic_queue_nums: Some(4),
             queue_id: queue.id,
             born_timestamp: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64),
             properties: Some(format!("KEYS\u{1}{number}\u{2}WAIT\u{1}true").into()),

@@ -4,7 +4,7 @@
 //! value and what is accepted. Keys are only parsed here, what they do is decided elsewhere.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use rocketmq_remoting::properties_file;
@@ -59,6 +59,7 @@ values! {
     u16, "a port, 0 to 65535";
     u32, "a whole number, 0 to 4294967295";
     NonZeroU64, "a whole number from 1";
+    NonZeroUsize, "a whole number from 1";
     IpAddr, "an IP address of this host, or 0.0.0.0";
     String, "any text";
 }
@@ -190,6 +191,12 @@ keys! {
     write_buffer_low_water_mark: u32 = "writeBufferLowWaterMark", 0;
     /// Connections that the kernel holds until they are accepted.
     server_socket_backlog: u32 = "serverSocketBacklog", 1024;
+    /// Our own key: connections that may be open at once.
+    server_connections_max: NonZeroUsize = "serverConnectionsMax", count(65_536);
+    /// Our own key: requests of one connection that wait for their answers at once.
+    server_connection_requests_max: NonZeroUsize = "serverConnectionRequestsMax", count(16_384);
+    /// Our own key: port of `/livez`, `/readyz` and `/metrics`; 0 is off.
+    http_port: u16 = "httpPort", 0;
     /// Of Java's network library.
     server_pooled_byte_buf_allocator_enable: bool = "serverPooledByteBufAllocatorEnable", true;
     /// Of Java's network library.
@@ -224,6 +231,10 @@ const WITHOUT_EFFECT: &[&str] = &[
 fn in_home(file: &str) -> String {
     let home = std::env::var("HOME").unwrap_or_else(|_| ".".to_owned());
     format!("{home}/namesrv/{file}")
+}
+
+fn count(count: usize) -> NonZeroUsize {
+    NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN)
 }
 
 fn millis(default: u64) -> NonZeroU64 {

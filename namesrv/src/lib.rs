@@ -3,23 +3,25 @@
 //! * [`config`]: the keys of `namesrv.conf`;
 //! * [`route_table`]: brokers, clusters and topics, and which broker is alive; pure;
 //! * [`kv_config`]: the key-value settings, the only state that outlives the process;
+//! * `http`: health and metrics;
 //! * `requests` and `handlers`: the request codes, one file a family, joined by one router.
 //!
 //! Name servers do not know each other: each broker registers with all of them. Nothing here
 //! reads or writes messages.
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rocketmq_remoting::tls::{ServerTls, TlsEnvironment};
-use rocketmq_remoting::{Server, ServerConfig};
+use rocketmq_remoting::{Rejections, Server, ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 pub mod config;
 mod handlers;
+mod http;
 #[cfg(test)]
 mod instructions;
 pub mod kv_config;
@@ -50,6 +52,8 @@ pub struct NameServer {
     scan_interval: Duration,
     requests: Arc<Requests>,
     tls: Option<Arc<ServerTls>>,
+    http: Option<TcpListener>,
+    rejections: Arc<Rejections>,
 }
 
 impl NameServer {
@@ -69,11 +73,16 @@ impl NameServer {
         let mut server = ServerConfig::new(address);
         server.backlog = i32::try_from(config.server_socket_backlog).unwrap_or(i32::MAX);
         server.limits.idle = config.idle();
+        server.limits.in_flight = config.server_connection_requests_max.get();
+        server.connections_max = config.server_connections_max.get();
+        let rejections = Arc::clone(&server.rejections);
         server.tls.clone_from(&tls);
         let server = Server::bind(server).with_context(|| format!("listen on {address}"))?;
         let address = server.local_addr()?;
+        let http = http::bind(&config)?;
         let scan_interval = Duration::from_millis(config.scan_not_active_broker_interval.get());
-        Ok(Self { server, address, scan_interval, requests: Arc::new(Requests::new(config, kv_config)), tls })
+        let requests = Arc::new(Requests::new(config, kv_config));
+        Ok(Self { server, address, scan_interval, requests, tls, http, rejections })
     }
 
     /// The address that was taken.
@@ -94,6 +103,7 @@ impl NameServer {
         tokio::select! {
             () = self.server.run(Arc::new(Router(self.requests)), shutdown) => {}
             () = scan => {}
+            () = http::serve(self.http, self.rejections) => {}
         }
         tracing::info!("the name server has stopped");
     }

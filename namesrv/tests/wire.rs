@@ -334,3 +334,75 @@ async fn raw_bytes_are_answered() {
     assert!(header.contains("\"opaque\":-7") && header.contains("\"code\":1,"), "{header}");
     assert!(header.contains("name server not ready"), "{header}");
 }
+
+/// Each limit that refuses is counted under its name, as brokers do it.
+#[tokio::test]
+async fn what_limits_refuse_is_counted() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let running = Running::start(&format!(
+        "httpPort={port}\nserverConnectionsMax=2\nserverConnectionRequestsMax=1\nserverChannelMaxIdleTimeSeconds=1"
+    ));
+    let scrape = async |path: &str| {
+        let mut stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.unwrap();
+        text
+    };
+    assert!(scrape("/livez").await.ends_with("ok\n") && scrape("/readyz").await.ends_with("ok\n"));
+    let text = scrape("/metrics").await;
+    assert!(text.contains("application/openmetrics-text") && text.ends_with("# EOF\n"), "{text}");
+    let counted = async |limit: &str, least: u64| {
+        let line = format!("rocketmq_namesrv_rejected_requests_total{{limit=\"{limit}\"}} ");
+        for _ in 0..500 {
+            let text = scrape("/metrics").await;
+            let value = text.lines().find_map(|known| known.strip_prefix(&line)).expect("the limit has a line");
+            if value.parse::<u64>().unwrap() >= least {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{limit} was not counted");
+    };
+    let connect = async || tokio::net::TcpStream::connect(running.address).await.unwrap();
+    // Two that say nothing, and one too many; the silent ones are closed soon.
+    let (one, two) = (connect().await, connect().await);
+    let _third = connect().await;
+    counted("serverConnectionsMax", 1).await;
+    drop((one, two));
+
+    // Writing of settings is the only thing that waits here.
+    let put = |key: usize| {
+        let header =
+            PutKvConfigRequest { namespace: "n".into(), key: format!("k{key}").into(), value: "v".repeat(1000).into() };
+        Command { opaque: key as i32, ..Command::request(RequestCode::PUT_KV_CONFIG).with_header(&header) }
+    };
+    let mut puts = Vec::new();
+    for key in 0..50 {
+        puts.extend_from_slice(&rocketmq_remoting::frame::to_bytes(&put(key)));
+    }
+    // The connection of before may still count.
+    for _ in 0..100 {
+        let mut stream = connect().await;
+        let wrote = tokio::io::AsyncWriteExt::write_all(&mut stream, &puts).await;
+        let mut first = [0; 1];
+        if wrote.is_ok() && tokio::io::AsyncReadExt::read(&mut stream, &mut first).await.is_ok_and(|size| size == 1) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    counted("serverConnectionRequestsMax", 1).await;
+
+    let mut stream = connect().await;
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &i32::MAX.to_be_bytes()).await.unwrap();
+    counted("frameMaxLength", 1).await;
+
+    // Asks and asks, and reads nothing.
+    let list = Command::request(RequestCode::GET_NAMESRV_CONFIG);
+    let frame = rocketmq_remoting::frame::to_bytes(&list).repeat(1000);
+    let mut stream = connect().await;
+    let refused = async { while tokio::io::AsyncWriteExt::write_all(&mut stream, &frame).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_mins(1), refused).await.expect("the connection is closed");
+    counted("serverChannelMaxIdleTimeSeconds", 1).await;
+}

@@ -111,6 +111,11 @@ pub fn read_field<T: FieldValue>(field: &'static str, text: &str) -> Result<T, H
 /// Declares header structs. A field is `required` (its absence is an error), `optional` (an
 /// `Option`) or `default` (absent means the type's default).
 ///
+/// A text that is not of its type is an error of a `required` field; of others it is as good as none, for Java's
+/// decoder by reflection (`RemotingCommand.decodeCommandCustomHeader`) leaves such fields unset. Headers that Java decodes by
+/// code of their own (`FastCodesHeader`) are stricter: their fields are `strict_optional` and `strict_default`, for which it is an
+/// error too.
+///
 /// A header is read in one pass over the fields as they came.
 macro_rules! headers {
     ($(
@@ -129,7 +134,7 @@ macro_rules! headers {
                 $( let mut $field: Option<$type> = None; )*
                 for (name, text) in fields.iter() {
                     match name {
-                        $( $wire => $field = Some($crate::header::read_field($wire, text)?), )*
+                        $( $wire => $field = headers!(@read $kind $wire text), )*
                         _ => {}
                     }
                 }
@@ -142,17 +147,25 @@ macro_rules! headers {
             }
         }
     )+};
+    (@read optional $wire:literal $text:ident) => { $crate::header::FieldValue::parse($text) };
+    (@read default $wire:literal $text:ident) => { $crate::header::FieldValue::parse($text) };
+    (@read $kind:ident $wire:literal $text:ident) => { Some($crate::header::read_field($wire, $text)?) };
     (@type optional $type:ty) => { Option<$type> };
+    (@type strict_optional $type:ty) => { Option<$type> };
     (@type $kind:ident $type:ty) => { $type };
     (@take required $field:ident $wire:literal) => {
         $field.ok_or($crate::header::HeaderError::Missing { field: $wire })?
     };
     (@take optional $field:ident $wire:literal) => { $field };
-    (@take default $field:ident $wire:literal) => { $field.unwrap_or_default() };
+    (@take strict_optional $field:ident $wire:literal) => { $field };
+    (@take $kind:ident $field:ident $wire:literal) => { $field.unwrap_or_default() };
     (@put optional $self:ident $field:ident $wire:literal $fields:ident) => {
         if let Some(value) = &$self.$field {
             $fields.push_with($wire, |text| $crate::header::FieldValue::write(value, text));
         }
+    };
+    (@put strict_optional $self:ident $field:ident $wire:literal $fields:ident) => {
+        headers!(@put optional $self $field $wire $fields);
     };
     (@put $kind:ident $self:ident $field:ident $wire:literal $fields:ident) => {
         $fields.push_with($wire, |text| $crate::header::FieldValue::write(&$self.$field, text));
@@ -173,15 +186,19 @@ mod tests {
             required queue_id: i32 = "queueId",
             optional key: ByteString = "key",
             default batch: bool = "batch",
+            optional max: i32 = "max",
+            default times: i32 = "times",
+            strict_optional limit: i32 = "limit",
+            strict_default offset: i64 = "offset",
         }
     }
 
     #[test]
     fn a_header_survives_the_way_through_its_fields() {
-        let sample = Sample { topic: "T".into(), queue_id: -1, key: None, batch: true };
+        let sample = Sample { topic: "T".into(), queue_id: -1, batch: true, limit: Some(2), ..Sample::default() };
         let mut fields = ExtFields::new();
         sample.encode(&mut fields);
-        assert_eq!(fields.len(), 3);
+        assert_eq!(fields.len(), 6);
         assert_eq!(Sample::decode(&fields), Ok(sample));
     }
 
@@ -189,6 +206,16 @@ mod tests {
     fn an_error_names_the_field_and_what_it_takes() {
         let missing: ExtFields = [("topic", "T")].into_iter().collect();
         assert_eq!(Sample::decode(&missing), Err(HeaderError::Missing { field: "queueId" }));
+        let sample = |field: (&'static str, &'static str)| {
+            Sample::decode(&[("topic", "T"), ("queueId", "4"), field].into_iter().collect())
+        };
+        for lenient in ["max", "times"] {
+            let none = Sample { topic: "T".into(), queue_id: 4, ..Sample::default() };
+            assert_eq!(sample((lenient, "x")), Ok(none), "{lenient}");
+        }
+        for strict in ["limit", "offset"] {
+            assert!(sample((strict, "x")).is_err() && sample((strict, "5")).is_ok(), "{strict}");
+        }
         let wrong: ExtFields = [("topic", "T"), ("queueId", "four")].into_iter().collect();
         let error = Sample::decode(&wrong).unwrap_err();
         assert_eq!(error.to_string(), r#"the custom field <queueId> is "four", expected a 32-bit integer"#);

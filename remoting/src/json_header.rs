@@ -1,6 +1,10 @@
 //! The JSON form of a header, read and written by hand: it is on every message's path.
 //!
-//! As in Java, unknown keys and nulls are ignored, and a field of `extFields` that is no string is taken as its text.
+//! Java's reader is fastjson, 1.2 in 4.9 and 2 in 5.x, which takes more than JSON, and so do clients' writers. As with both: unknown keys
+//! and nulls are ignored, a field of `extFields` that is no string is taken as its text, so is a remark; a number may stand as
+//! a string, with a fraction or as a boolean, a language as its number; a string may stand in single quotes and have a C escape or
+//! half of a surrogate pair in it; a comma may follow the last entry, and zero bytes the object. As with one of them: keys without
+//! quotes, bytes that are not UTF-8, numbers beyond 31 bits (4.9), booleans as strings (5.x).
 
 use std::borrow::Cow;
 
@@ -11,7 +15,7 @@ use crate::error::FrameError;
 use crate::ext_fields::ExtFields;
 
 /// Objects and arrays under unknown keys may nest this deep.
-const DEPTH_MAX: usize = 32;
+const DEPTH_MAX: usize = 256;
 /// A send request has 14 fields.
 const FIELDS_EXPECTED: usize = 16;
 
@@ -20,7 +24,14 @@ const FIELDS_EXPECTED: usize = 16;
 /// # Errors
 /// The text is no JSON object, or a known key has a value of another type.
 pub fn decode(header: &[u8]) -> Result<Command, FrameError> {
-    let text = std::str::from_utf8(header).map_err(|_| FrameError::Header("a text is not UTF-8"))?;
+    match std::str::from_utf8(header) {
+        Ok(text) => decode_text(text),
+        Err(_) => decode_text(&String::from_utf8_lossy(header)),
+    }
+}
+
+fn decode_text(text: &str) -> Result<Command, FrameError> {
+    let text = text.trim_end_matches('\0');
     let mut reader = Reader { text, at: 0 };
     let mut command = Command::default();
     reader.object(|reader| {
@@ -30,11 +41,19 @@ pub fn decode(header: &[u8]) -> Result<Command, FrameError> {
             "opaque" => command.opaque = reader.int()?,
             "flag" => command.flag = reader.int()?,
             "language" => {
-                if let Some(name) = reader.text_or_null()? {
-                    command.language = Language::from_name(&name);
+                if reader.is_number() {
+                    command.language = u8::try_from(reader.int()?).map_or(Language::OTHER, Language);
+                } else if !reader.null() {
+                    command.language = Language::from_name(&reader.string()?);
                 }
             }
-            "remark" => command.remark = reader.text_or_null()?.map(|text| text.into_owned().into()),
+            "remark" => {
+                if !reader.null() {
+                    let mut text = String::new();
+                    reader.value_into(&mut text)?;
+                    command.remark = Some(text.into());
+                }
+            }
             "extFields" => {
                 if !reader.null() {
                     command.ext_fields = reader.fields()?;
@@ -79,6 +98,27 @@ impl<'a> Reader<'a> {
         there
     }
 
+    /// The quote that opens a string; the same one ends it.
+    fn quote(&mut self) -> Result<u8, FrameError> {
+        if self.eat(b'"') {
+            Ok(b'"')
+        } else if self.eat(b'\'') {
+            Ok(b'\'')
+        } else {
+            Err(FrameError::Header("it is not a JSON object"))
+        }
+    }
+
+    fn is_quote(&mut self) -> bool {
+        self.blanks();
+        matches!(self.peek(), Some(b'"' | b'\''))
+    }
+
+    fn is_number(&mut self) -> bool {
+        self.blanks();
+        matches!(self.peek(), Some(b'-' | b'+' | b'0'..=b'9'))
+    }
+
     fn null(&mut self) -> bool {
         self.blanks();
         let there = self.text[self.at..].starts_with("null");
@@ -98,75 +138,94 @@ impl<'a> Reader<'a> {
                 return Ok(());
             }
             self.expect(b',')?;
+            if self.eat(b'}') {
+                return Ok(());
+            }
         }
     }
 
     fn key(&mut self) -> Result<Cow<'a, str>, FrameError> {
-        let key = self.string()?;
+        let key = if self.is_quote() { self.string()? } else { Cow::Borrowed(self.bare()?) };
         self.expect(b':')?;
         Ok(key)
+    }
+
+    /// A number, `true`, or a key without quotes.
+    fn bare(&mut self) -> Result<&'a str, FrameError> {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'+' | b'.' | b'_' | b'$')) {
+            self.at += 1;
+        }
+        if self.at == start { Err(FrameError::Header("a value is missing")) } else { Ok(&self.text[start..self.at]) }
+    }
+
+    /// Appends a string, or the text of a value that is none.
+    fn value_into(&mut self, to: &mut String) -> Result<(), FrameError> {
+        if self.is_quote() {
+            return self.string_into(to);
+        }
+        let start = self.at;
+        self.skip(0)?;
+        to.push_str(&self.text[start..self.at]);
+        Ok(())
     }
 
     fn fields(&mut self) -> Result<ExtFields, FrameError> {
         let mut fields = ExtFields::with_capacity(FIELDS_EXPECTED, self.text.len() - self.at);
         self.object(|reader| {
             fields.try_push(|text| {
-                reader.string_into(text)?;
+                if reader.is_quote() {
+                    reader.string_into(text)?;
+                } else {
+                    text.push_str(reader.bare()?);
+                }
                 let name_end = text.len();
                 reader.expect(b':')?;
-                reader.blanks();
-                if reader.peek() == Some(b'"') {
-                    reader.string_into(text)?;
-                } else if reader.null() {
+                if reader.null() {
                     return Ok(None);
-                } else {
-                    let start = reader.at;
-                    reader.skip(0)?;
-                    text.push_str(&reader.text[start..reader.at]);
                 }
+                reader.value_into(text)?;
                 Ok(Some(name_end))
             })
         })?;
         Ok(fields)
     }
 
-    fn text_or_null(&mut self) -> Result<Option<Cow<'a, str>>, FrameError> {
-        if self.null() { Ok(None) } else { self.string().map(Some) }
-    }
-
     fn int(&mut self) -> Result<i32, FrameError> {
         if self.null() {
             return Ok(0);
         }
-        let start = self.at;
-        while matches!(self.peek(), Some(b'-' | b'0'..=b'9')) {
-            self.at += 1;
-        }
-        self.text[start..self.at].parse().map_err(|_| FrameError::Header("a number is not a 32-bit integer"))
+        let number = if self.is_quote() {
+            let text = self.string()?;
+            if matches!(&*text, "" | "null") { Some(0) } else { integer(&text) }
+        } else {
+            integer(self.bare()?)
+        };
+        number.ok_or(FrameError::Header("a number is not a 32-bit integer"))
     }
 
     fn string(&mut self) -> Result<Cow<'a, str>, FrameError> {
-        self.expect(b'"')?;
+        let quote = self.quote()?;
         let start = self.at;
-        let (piece, ends) = self.piece()?;
+        let (piece, ends) = self.piece(quote)?;
         if ends {
             return Ok(Cow::Borrowed(piece));
         }
         let mut text = String::new();
         self.at = start;
-        self.rest_of_string(&mut text)?;
+        self.rest_of_string(quote, &mut text)?;
         Ok(Cow::Owned(text))
     }
 
     /// Appends the string that follows.
     fn string_into(&mut self, text: &mut String) -> Result<(), FrameError> {
-        self.expect(b'"')?;
-        self.rest_of_string(text)
+        let quote = self.quote()?;
+        self.rest_of_string(quote, text)
     }
 
-    fn rest_of_string(&mut self, text: &mut String) -> Result<(), FrameError> {
+    fn rest_of_string(&mut self, quote: u8, text: &mut String) -> Result<(), FrameError> {
         loop {
-            let (piece, ends) = self.piece()?;
+            let (piece, ends) = self.piece(quote)?;
             text.push_str(piece);
             if ends {
                 return Ok(());
@@ -176,11 +235,11 @@ impl<'a> Reader<'a> {
     }
 
     /// What stands before the string's end or its next escape, and whether it is the end; goes behind the quote or backslash.
-    fn piece(&mut self) -> Result<(&'a str, bool), FrameError> {
+    fn piece(&mut self, quote: u8) -> Result<(&'a str, bool), FrameError> {
         let rest = &self.text[self.at..];
-        let length = quote_or_backslash(rest.as_bytes()).ok_or(FrameError::Header("a string has no end"))?;
+        let length = quote_or_backslash(quote, rest.as_bytes()).ok_or(FrameError::Header("a string has no end"))?;
         self.at += length + 1;
-        Ok((&rest[..length], rest.as_bytes()[length] == b'"'))
+        Ok((&rest[..length], rest.as_bytes()[length] == quote))
     }
 
     /// The character that is meant by what follows a backslash.
@@ -190,12 +249,15 @@ impl<'a> Reader<'a> {
         // Behind a backslash stands ASCII, or an error.
         self.at += usize::from(byte.is_ascii());
         Ok(match byte {
-            b'"' | b'\\' | b'/' => char::from(byte),
+            b'"' | b'\'' | b'\\' | b'/' => char::from(byte),
             b'b' => '\u{8}',
             b'f' => '\u{c}',
             b'n' => '\n',
             b'r' => '\r',
             b't' => '\t',
+            b'v' => '\u{b}',
+            b'0'..=b'7' => char::from(byte - b'0'),
+            b'x' => char::from(self.hex(2).and_then(|unit| u8::try_from(unit).ok()).ok_or(BAD)?),
             // Every property of a message stands between two such.
             b'u' if self.text[self.at..].starts_with("0001") => {
                 self.at += 4;
@@ -206,28 +268,31 @@ impl<'a> Reader<'a> {
                 '\u{2}'
             }
             b'u' => {
-                let first = self.code_unit().ok_or(BAD)?;
+                let first = self.hex(4).ok_or(BAD)?;
+                if !(0xD800..0xDC00).contains(&first) {
+                    return Ok(char::from_u32(first.into()).unwrap_or(char::REPLACEMENT_CHARACTER));
+                }
                 // Half of a character beyond 16 bits; the other half follows in the same form.
-                let second = if (0xD800..0xDC00).contains(&first) {
-                    if !self.text[self.at..].starts_with("\\u") {
-                        return Err(BAD);
-                    }
+                let behind = self.at;
+                if self.text[self.at..].starts_with("\\u") {
                     self.at += 2;
-                    Some(self.code_unit().ok_or(BAD)?)
-                } else {
-                    None
-                };
-                char::decode_utf16([first].into_iter().chain(second)).next().and_then(Result::ok).ok_or(BAD)?
+                    let second = self.hex(4).ok_or(BAD)?;
+                    if let Some(Ok(whole)) = char::decode_utf16([first, second]).next() {
+                        return Ok(whole);
+                    }
+                }
+                self.at = behind;
+                char::REPLACEMENT_CHARACTER
             }
             _ => return Err(BAD),
         })
     }
 
-    /// Four hexadecimal digits.
-    fn code_unit(&mut self) -> Option<u16> {
-        let digits = self.text.as_bytes().get(self.at..self.at + 4)?;
+    /// So many hexadecimal digits, four at most.
+    fn hex(&mut self, count: usize) -> Option<u16> {
+        let digits = self.text.as_bytes().get(self.at..self.at + count)?;
         let value = digits.iter().try_fold(0, |value, digit| Some(value << 4 | char::from(*digit).to_digit(16)?))?;
-        self.at += 4;
+        self.at += count;
         u16::try_from(value).ok()
     }
 
@@ -237,7 +302,7 @@ impl<'a> Reader<'a> {
         }
         self.blanks();
         match self.peek() {
-            Some(b'"') => self.string().map(drop),
+            Some(b'"' | b'\'') => self.string().map(drop),
             Some(b'{') => self.object(|reader| {
                 reader.key()?;
                 reader.skip(depth + 1)
@@ -253,33 +318,49 @@ impl<'a> Reader<'a> {
                         return Ok(());
                     }
                     self.expect(b',')?;
+                    if self.eat(b']') {
+                        return Ok(());
+                    }
                 }
             }
-            _ => {
-                let start = self.at;
-                while matches!(self.peek(), Some(b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'+' | b'.')) {
-                    self.at += 1;
-                }
-                if self.at == start { Err(FrameError::Header("a value is missing")) } else { Ok(()) }
-            }
+            _ => self.bare().map(drop),
         }
     }
 }
 
+/// What fastjson makes of a text where an `int` is wanted: a fraction is cut off.
+fn integer(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse() {
+        return Some(number);
+    }
+    if let Ok(number) = text.parse::<u32>() {
+        return Some(number.cast_signed());
+    }
+    match text {
+        "true" => return Some(1),
+        "false" => return Some(0),
+        _ => {}
+    }
+    // Not all that Rust reads: no `inf`.
+    let is_decimal = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E'));
+    let number = text.parse::<f64>().ok().filter(|_| is_decimal)?.trunc();
+    (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number).then_some(number as i32)
+}
+
 /// Where the first of either stands. Texts are short: eight bytes at once beat what is made for long ones.
-fn quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+fn quote_or_backslash(quote: u8, bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::MAX / 255;
     // The highest bit of each zero byte, below the first of which no other bit is set.
     let zeroes = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        let found = zeroes(word ^ (ONES * u64::from(b'"'))) | zeroes(word ^ (ONES * u64::from(b'\\')));
+        let found = zeroes(word ^ (ONES * u64::from(quote))) | zeroes(word ^ (ONES * u64::from(b'\\')));
         if found != 0 {
             return Some(index * 8 + found.trailing_zeros() as usize / 8);
         }
     }
-    let at = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    let at = rest.iter().position(|byte| [quote, b'\\'].contains(byte))?;
     Some(words.len() * 8 + at)
 }
 
@@ -387,8 +468,29 @@ mod tests {
 
     #[test]
     fn what_is_no_header_is_refused() {
-        for text in ["", "[]", "{", "{\"code\":}", "{\"code\":1.5}", "{\"code\":1}x", "{\"remark\":\"a", "{\"a\":\"\\"]
-        {
+        for text in [
+            "",
+            "[]",
+            "{",
+            "{,}",
+            "{\"code\":}",
+            "{\"code\":\"x\"}",
+            "{\"code\":\" 1\"}",
+            "{\"code\":4294967296}",
+            "{\"code\":1e99}",
+            "{\"code\":inf}",
+            "{\"code\":[]}",
+            "{\"code\":'1\"}",
+            "{\"language\":{}}",
+            "{\"extFields\":[]}",
+            "{\"extFields\":\"x\"}",
+            "{\"code\":1}x",
+            "{\"code\":1}{}",
+            "{\"remark\":\"a",
+            "{\"remark\":\"\\x4\"}",
+            "{\"a\":\"\\",
+            "{\"a\":1,,}",
+        ] {
             assert!(read(text).is_err(), "{text:?} was read");
         }
         let deep = "[".repeat(100_000);
@@ -399,7 +501,7 @@ mod tests {
     fn the_end_of_a_text_is_found_wherever_it_stands() {
         for length in 0..40 {
             let mut text = vec![b'#'; length];
-            assert_eq!(quote_or_backslash(&text), None);
+            assert_eq!(quote_or_backslash(b'"', &text), None);
             for at in (0..length).rev() {
                 // Neighbours of both, and bytes beyond ASCII, are neither.
                 text.iter_mut()
@@ -407,7 +509,7 @@ mod tests {
                     .take(at)
                     .for_each(|(b, other)| *b = other);
                 text[at] = if at % 2 == 0 { b'"' } else { b'\\' };
-                assert_eq!(quote_or_backslash(&text), Some(at), "{text:?}");
+                assert_eq!(quote_or_backslash(b'"', &text), Some(at), "{text:?}");
             }
         }
     }
@@ -441,6 +543,10 @@ mod tests {
                 {
                     let quoted = format!("\"{text}\"");
                     let known = serde_json::from_str::<String>(&quoted).ok();
+                    // What only fastjson reads is told apart below.
+                    if known.is_none() && (text.contains("\\x") || text.contains("\\u")) {
+                        continue;
+                    }
                     let field = read(&format!("{{\"extFields\":{{\"k\":{quoted}}}}}")).ok();
                     let field = field.map(|command| command.ext_fields.get("k").map(str::to_owned));
                     assert_eq!(field.flatten(), known, "{quoted}");
@@ -450,5 +556,41 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Seen of 4.9.7 and 5.5.0, each of them by its answer.
+    #[test]
+    fn what_fastjson_takes_for_a_header_is_read() {
+        let code = |text: &str| read(&format!("{{\"code\":{text},\"opaque\":5}}")).map(|command| command.code);
+        for text in ["\"30\"", "30.0", "30.99", "\"30.0\"", "3e1", "+30", "\"+30\"", "'30'", "030", "\"3e1\""] {
+            assert_eq!(code(text).ok(), Some(30), "{text}");
+        }
+        for text in ["null", "\"\"", "\"null\"", "false"] {
+            assert_eq!(code(text).ok(), Some(0), "{text}");
+        }
+        for (text, number) in [("true", 1), ("-30.9", -30), ("\"-30\"", -30), ("4294967295", -1)] {
+            assert_eq!(code(text).ok(), Some(number), "{text}");
+        }
+        let command = read(
+            "{'code':310,flag:\"2\",language:9,'opaque':5000000.0,version:\"395\",remark:{a:[1,]},\
+             extFields:{a:'g\"','e':0,\"m\":true,\"d\":1.50,l:[1, 2],k:{'x':1},'n':null,},}\0",
+        )
+        .unwrap();
+        assert_eq!((command.code, command.flag, command.opaque, command.version), (310, 2, 5_000_000, 395));
+        assert_eq!((command.language.name(), command.remark()), ("GO", "{a:[1,]}"));
+        let fields: Vec<_> = command.ext_fields.iter().collect();
+        let expected = [("a", "g\""), ("e", "0"), ("m", "true"), ("d", "1.50"), ("l", "[1, 2]"), ("k", "{'x':1}")];
+        assert_eq!(fields, expected);
+        let remark = |text: &str| read(&format!("{{\"remark\":\"{text}\"}}")).unwrap().remark().to_owned();
+        assert_eq!(remark(r"\x41\'\v\0\7"), "A'\u{b}\0\u{7}");
+        for half in [r"\ud83d", r"\ude00", r"\ud83dz", r"\ud83d\n", r"\ud83d\u0041"] {
+            assert!(remark(half).starts_with('\u{fffd}'), "{half}");
+        }
+        assert_eq!(remark(r"\ud83d\u0041"), "\u{fffd}A");
+        let command = decode(b"{\"code\":1,\"extFields\":{\"i\":\"KEYS\x01\xc4\xe3\"}}").unwrap();
+        assert!(command.ext_fields.get("i").unwrap().starts_with("KEYS\u{1}\u{fffd}"), "not UTF-8, as of C++ clients");
+        let deep = format!("{{\"x\":{}{},\"code\":7}}", "[".repeat(200), "]".repeat(200));
+        assert_eq!(read(&deep).unwrap().code, 7);
+        assert_eq!(read(r#"{"code":1,"language":200}"#).unwrap().language.name(), "OTHER");
     }
 }

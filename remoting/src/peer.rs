@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -92,11 +93,13 @@ pub struct ConnectionLimits {
     /// Requests of the peer that wait for their answer at once; more are refused with
     /// `SYSTEM_BUSY`. Held pulls count, one for each queue of a consumer.
     pub in_flight: usize,
-    /// Bytes that wait to be written before no further request is read.
+    /// Bytes of answers that wait to be written before nothing more is read, and of all commands before no further one of our own is
+    /// taken. Our own requests do not stop the reading: else two sides that both ask would wait for each other.
     pub outbox_bytes: usize,
     /// Commands of our own that wait to be sent.
     pub outgoing: usize,
-    /// A connection without a byte in either direction is closed after this time.
+    /// A connection without a byte in either direction is closed after this time: one on which nothing is owed, or one whose
+    /// peer does not read what waits for it.
     pub idle: Duration,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
@@ -378,7 +381,7 @@ impl Driver {
             } else if self.outbox.is_empty() && self.in_flight.is_empty() {
                 return Ok(());
             }
-            let reading = ends_at.is_none() && self.outbox.bytes < self.limits.outbox_bytes;
+            let reading = ends_at.is_none() && self.outbox.answer_bytes() < self.limits.outbox_bytes;
             if reading && self.buffer.capacity() - self.buffer.len() < READ_SIZE_MIN {
                 self.buffer.reserve(self.read_size);
             }
@@ -394,12 +397,12 @@ impl Driver {
                         self.outbox.push(&answer);
                     }
                 }
-                Some(command) = self.outgoing.recv() => {
-                    self.outbox.push(&command);
+                Some(command) = self.outgoing.recv(), if self.outbox.bytes < self.limits.outbox_bytes => {
+                    self.outbox.push_own(&command);
                     while self.outbox.bytes < self.limits.outbox_bytes
                         && let Ok(more) = self.outgoing.try_recv()
                     {
-                        self.outbox.push(&more);
+                        self.outbox.push_own(&more);
                     }
                 }
                 read = reader.read_buf(&mut self.buffer), if reading => {
@@ -420,7 +423,16 @@ impl Driver {
                     if ends_at.is_some_and(|end| now >= end) {
                         return Ok(());
                     }
-                    if now.duration_since(last_byte) >= self.limits.idle && self.in_flight.is_empty() {
+                    if now.duration_since(last_byte) < self.limits.idle {
+                        continue;
+                    }
+                    if !self.outbox.is_empty() {
+                        let (bytes, idle) = (self.outbox.bytes, self.limits.idle);
+                        tracing::warn!(peer = %self.peer.remote, bytes, ?idle, "the peer does not read; the connection is closed");
+                        rejections::count(&self.rejections.unread);
+                        return Ok(());
+                    }
+                    if self.in_flight.is_empty() {
                         tracing::info!(peer = %self.peer.remote, "idle connection closed");
                         return Ok(());
                     }
@@ -448,7 +460,7 @@ impl Driver {
     }
 
     fn serve_frames(&mut self) -> io::Result<()> {
-        while self.outbox.bytes < self.limits.outbox_bytes {
+        while self.outbox.answer_bytes() < self.limits.outbox_bytes {
             let decoded = frame::decode(&mut self.buffer, self.limits.frame);
             let command = decoded.map_err(|error| {
                 tracing::warn!(peer = %self.peer.remote, %error, "not RocketMQ's protocol; the connection is closed");
@@ -543,6 +555,11 @@ struct Outbox {
     /// Headers and small bodies, gathered into one slice.
     tail: BytesMut,
     bytes: usize,
+    /// Where our own requests lie, by what has been pushed since the beginning, and how many of `bytes` are theirs.
+    own: VecDeque<Range<u64>>,
+    own_bytes: usize,
+    /// Bytes written since the beginning.
+    done: u64,
     /// Written to a stream that may still hold some of it back, as TLS does.
     unflushed: bool,
 }
@@ -555,6 +572,24 @@ const SLICES_MAX: usize = 64;
 impl Outbox {
     fn is_empty(&self) -> bool {
         self.bytes == 0 && !self.unflushed
+    }
+
+    /// Bytes that are there because the peer asked.
+    fn answer_bytes(&self) -> usize {
+        self.bytes - self.own_bytes
+    }
+
+    fn push_own(&mut self, command: &Command) {
+        let before = self.bytes;
+        self.push(command);
+        let size = self.bytes - before;
+        let end = self.done + self.bytes as u64;
+        let start = end - size as u64;
+        self.own_bytes += size;
+        match self.own.back_mut() {
+            Some(last) if last.end == start => last.end = end,
+            _ => self.own.push_back(start..end),
+        }
     }
 
     fn push(&mut self, command: &Command) {
@@ -605,6 +640,15 @@ impl Outbox {
     /// Forgets what has been written.
     fn written(&mut self, mut written: usize) {
         self.bytes -= written;
+        self.done += written as u64;
+        while let Some(range) = self.own.front_mut().filter(|range| range.start < self.done) {
+            let end = range.end.min(self.done);
+            self.own_bytes -= (end - range.start) as usize;
+            range.start = end;
+            if range.is_empty() {
+                self.own.pop_front();
+            }
+        }
         while let Some(front) = self.queue.front_mut() {
             if front.len() > written {
                 front.advance(written);

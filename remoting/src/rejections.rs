@@ -8,6 +8,7 @@ pub struct Rejections {
     pub(crate) connections: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) frames: AtomicU64,
+    pub(crate) unread: AtomicU64,
 }
 
 impl Rejections {
@@ -25,6 +26,12 @@ impl Rejections {
     /// Connections that were closed because of a frame or a header longer than [`FrameLimits`](crate::frame::FrameLimits) allows.
     pub fn frames(&self) -> u64 {
         self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were closed because nothing of what waited for their peers was read for
+    /// [`idle`](crate::peer::ConnectionLimits::idle).
+    pub fn unread(&self) -> u64 {
+        self.unread.load(Ordering::Relaxed)
     }
 }
 

@@ -289,3 +289,56 @@ async fn a_client_connects_again_and_gives_up_in_time() {
     let refused = client.invoke(&address, Command::request(ECHO), PATIENCE).await;
     assert!(matches!(refused, Err(RemotingError::Connect { .. } | RemotingError::Closed { .. })), "{refused:?}");
 }
+
+/// Both have more to say than the other's sockets take: who waits for answers goes on reading them.
+#[tokio::test]
+async fn two_sides_with_much_to_say_do_not_wait_for_each_other() {
+    const SIZE: usize = 512 * 1024;
+    let running = serve(|config| config.limits.outbox_bytes = SIZE);
+    let mut config = ClientConfig::default();
+    config.limits.outbox_bytes = SIZE;
+    let client = Client::new(config);
+    let address = running.address.to_string();
+    // All at once on one connection, 64 MiB each way.
+    let exchanges = (0..128u8).map(|number| {
+        let (client, address) = (&client, &address);
+        async move {
+            let request = Command::request(ECHO).with_body(vec![number; SIZE]);
+            let answer = client.invoke(address, request, PATIENCE).await.unwrap();
+            assert_eq!(answer.body.bytes()[..], vec![number; SIZE]);
+        }
+    });
+    futures::future::join_all(exchanges).await;
+    // The server asks while its answers take all the room that there is.
+    let echo = |number| client.invoke(&address, Command::request(ECHO).with_body(vec![number; SIZE]), PATIENCE);
+    let asked = client.invoke(&address, Command::request(ASK_BACK), PATIENCE);
+    let (answers, asked) = tokio::join!(futures::future::join_all((0..16u8).map(echo)), asked);
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(asked.unwrap().response_code(), ResponseCode::SUCCESS);
+    assert_eq!(running.rejections.unread(), 0);
+}
+
+/// A peer that asks and never reads costs no more than its limit, and not for ever.
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_closed() {
+    let running = serve(|config| {
+        config.limits.outbox_bytes = 64 * 1024;
+        config.limits.idle = Duration::from_millis(400);
+    });
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    let mut slow = request(SLOW, 1);
+    slow.body = Body::from("one more answer is owed");
+    stream.write_all(&frame::to_bytes(&slow)).await.unwrap();
+    let mut echo = request(ECHO, 2);
+    echo.body = Body::from(vec![b'x'; 1024 * 1024]);
+    let frame = frame::to_bytes(&echo);
+    let refused = async { while stream.write_all(&frame).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, refused).await.expect("the server closes the connection");
+    let told = async {
+        while running.service.disconnected.load(Ordering::SeqCst) < 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("the service hears of it");
+    assert_eq!(running.rejections.unread(), 1);
+}

@@ -4,9 +4,10 @@
 //! numbers, and what follows a complete expression is not looked at. Bounded where Java's is by its stack only.
 
 use super::expression::{Expression, OrderSign, SearchKind};
+use super::number::double;
 use super::syntax_error::SyntaxError;
 use super::token::{Keyword, Sign, Token, Tokens};
-use super::value::{Constant, Value, double};
+use super::value::{Constant, Value};
 
 /// Bytes of an expression at most.
 const LENGTH_MAX: usize = 64 << 10;

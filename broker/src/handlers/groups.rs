@@ -6,25 +6,32 @@ use rocketmq_remoting::{Command, Header, ResponseCode, fastjson};
 
 use super::{failed, heartbeat, json, require_master};
 use crate::broker::Broker;
+use crate::group_attributes;
 use crate::refusal::Refusal;
 
 /// `UPDATE_AND_CREATE_SUBSCRIPTIONGROUP`.
 pub(crate) fn update(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     require_master(broker)?;
     let group: SubscriptionGroup = fastjson::from_slice(&request.body.bytes())?;
-    heartbeat::check_group(&group.group_name)?;
-    broker.groups.put([group]).map_err(failed)?;
-    Ok(Command::ok())
+    put_all(broker, vec![group])
 }
 
 /// `UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST` (5.x): all of them, or none where one is not accepted.
 pub(crate) fn update_list(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     require_master(broker)?;
     let list: SubscriptionGroupList = fastjson::from_slice(&request.body.bytes())?;
-    for group in &list.group_config_list {
+    put_all(broker, list.group_config_list)
+}
+
+/// What comes as attributes is how they change.
+fn put_all(broker: &Broker, mut groups: Vec<SubscriptionGroup>) -> Result<Command, Refusal> {
+    for group in &mut groups {
         heartbeat::check_group(&group.group_name)?;
+        let known = broker.groups.get(&group.group_name);
+        group.attributes = group_attributes::changed(known.as_ref().map(|known| &known.attributes), &group.attributes)
+            .map_err(|remark| Refusal::new(ResponseCode::SYSTEM_ERROR, remark))?;
     }
-    broker.groups.put(list.group_config_list).map_err(failed)?;
+    broker.groups.put(groups).map_err(failed)?;
     Ok(Command::ok())
 }
 
@@ -52,6 +59,7 @@ pub(crate) fn delete(broker: &Broker, request: &Command) -> Result<Command, Refu
     }
     if header.remove_offset || header.clean_offset {
         broker.offsets.delete_group(&header.group_name);
+        broker.resets.forget(&header.group_name);
     }
     broker.stats.forget_group(&header.group_name);
     Ok(Command::ok())

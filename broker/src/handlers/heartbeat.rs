@@ -11,21 +11,19 @@ use crate::client_channel::ClientChannel;
 use crate::clock;
 use crate::config::BrokerRole;
 use crate::refusal::Refusal;
+use crate::subscription_groups::{self, NAME_MAX};
 use crate::topics;
 
-/// Characters of a group's name at most, as clients check it.
-const GROUP_MAX: usize = 255;
-
 /// Notes the groups that a client produces and consumes in.
+///
+/// Names that Java's clients refuse are no reason to refuse the heartbeat of another one. As in 4.9 they are registered; a group
+/// that cannot be kept under its name has no settings and no retry topic, and its pulls are refused. Those without a name, or
+/// with one beyond all measure, are passed over, as 5.x does with all of them.
 pub(crate) fn heartbeat(broker: &Broker, peer: &Arc<Peer>, request: &Command) -> Result<Command, Refusal> {
     let heartbeat: Heartbeat = fastjson::from_slice(&request.body.bytes())?;
-    let names = heartbeat.consumer_data_set.iter().map(|data| &data.group_name);
-    for name in names.chain(heartbeat.producer_data_set.iter().map(|data| &data.group_name)) {
-        check_group(name)?;
-    }
     let now = clock::now_millis();
     let channel = || ClientChannel::new(peer, &heartbeat.client_id, request, now);
-    for data in heartbeat.consumer_data_set {
+    for data in heartbeat.consumer_data_set.into_iter().filter(|data| is_registrable(peer, &data.group_name)) {
         prepare_group(broker, &data);
         let group = data.group_name.clone();
         // First: a pull that meets the new subscription finds its filter.
@@ -35,7 +33,7 @@ pub(crate) fn heartbeat(broker: &Broker, peer: &Arc<Peer>, request: &Command) ->
         }
         bury_filters(broker, &group);
     }
-    for data in heartbeat.producer_data_set {
+    for data in heartbeat.producer_data_set.iter().filter(|data| is_registrable(peer, &data.group_name)) {
         broker.producers.register(&data.group_name, channel(), now);
     }
     Ok(Command::ok())
@@ -75,8 +73,27 @@ fn bury_filters(broker: &Broker, group: &str) {
     }
 }
 
-/// Refuses names that would not survive in the keys of `consumerOffset.json` or as a retry topic, in
-/// the words of 5.x (`TopicValidator.validateGroup`); 4.9 takes any name.
+/// Each member is kept under its group's name.
+fn is_registrable(peer: &Peer, group: &str) -> bool {
+    let is_registrable = !group.trim().is_empty() && group.len() <= NAME_MAX;
+    if !is_registrable {
+        let bytes = group.len();
+        tracing::warn!(peer = %peer.remote(), bytes, "a group of a heartbeat is passed over: its name is blank or too long");
+    }
+    is_registrable
+}
+
+/// Refuses names under which nothing can be kept.
+pub(super) fn check_kept(group: &str) -> Result<(), Refusal> {
+    if subscription_groups::is_keepable(group) {
+        return Ok(());
+    }
+    check_group(group)?;
+    let remark = format!("The specified group: {group}, contains illegal characters");
+    Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark))
+}
+
+/// Refuses names for new groups in the words of 5.x (`TopicValidator.validateGroup`); 4.9 takes any name.
 pub(super) fn check_group(group: &str) -> Result<(), Refusal> {
     if group.trim().is_empty() {
         return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, "The specified group is blank."));
@@ -87,7 +104,7 @@ pub(super) fn check_group(group: &str) -> Result<(), Refusal> {
     if !group.bytes().all(legal) {
         return refuse("contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$");
     }
-    if group.len() > GROUP_MAX {
+    if group.len() > NAME_MAX {
         return refuse("is longer than group max length: 255");
     }
     Ok(())
@@ -101,7 +118,7 @@ fn prepare_group(broker: &Broker, data: &ConsumerData) {
     }
     let Some(group) = broker.groups.get_or_create(&data.group_name) else { return };
     let retry = topics::retry_topic(&data.group_name);
-    if topics::check_name(&retry).is_ok() && group.retry_queue_nums > 0 {
+    if retry.len() <= topics::NAME_MAX && group.retry_queue_nums > 0 {
         let sys_flag = if data.unit_mode { topics::FLAG_UNIT_SUB } else { 0 };
         let config = TopicConfig::new(retry, group.retry_queue_nums, PERM_READ | PERM_WRITE);
         broker.topics.add_unwritten(TopicConfig { topic_sys_flag: sys_flag, ..config });
@@ -125,6 +142,7 @@ mod tests {
         assert!(check_group("%RETRY%a_b-1|").is_ok());
         for name in ["", " ", "a@b", "a/b", "ü", &"a".repeat(256)] {
             assert!(check_group(name).is_err(), "{name:?}");
+            assert_eq!(check_kept(name).is_err(), name != "ü", "{name:?}");
         }
     }
 }

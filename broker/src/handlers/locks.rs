@@ -11,7 +11,7 @@ use crate::refusal::Refusal;
 /// Locks queues for a member of a group; the answer names those that are its own now.
 pub(crate) fn lock(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let body: LockBatchRequest = fastjson::from_slice(&request.body.bytes())?;
-    heartbeat::check_group(&body.consumer_group)?;
+    heartbeat::check_kept(&body.consumer_group)?;
     let lock_ok_mq_set =
         broker.queue_locks.lock(&body.consumer_group, &body.client_id, body.mq_set, clock::now_millis());
     Ok(json(&LockBatchResponse { lock_ok_mq_set }))

@@ -53,20 +53,26 @@ fn in_memory_bytes(percent: u8) -> u64 {
 /// `UPDATE_CONSUMER_OFFSET`: a plain overwrite, which may go back.
 ///
 /// Unlike 4.9, offsets of queues that are not there are refused, as in 5.x: their number would
-/// have no bound.
+/// have no bound. What is missing is named in 5.x's words; in 4.9 it is a `NullPointerException`.
 pub(crate) fn update(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let header = UpdateConsumerOffsetRequest::decode(&request.ext_fields)?;
-    let (topic, queue_id) = (&*header.topic, header.queue_id);
-    heartbeat::check_group(&header.consumer_group)?;
+    let topic = &*header.topic;
+    heartbeat::check_kept(&header.consumer_group)?;
     let Some(config) = broker.topics.get(topic) else {
         return Err(Refusal::new(ResponseCode::TOPIC_NOT_EXIST, format!("Topic {topic} not exist!")));
     };
+    let missing = |what| Refusal::new(ResponseCode::INVALID_PARAMETER, format!("{what} is null, topic is {topic}"));
+    let queue_id = header.queue_id.ok_or_else(|| missing("QueueId"))?;
+    let offset = header.commit_offset.ok_or_else(|| missing("Offset"))?;
     let queues = config.read_queue_nums.max(config.write_queue_nums);
     if queue_id < 0 || (queue_id >= queues && broker.store.max_offset(topic, queue_id) == 0) {
         let remark = format!("queueId[{queue_id}] is illegal, topic:[{topic}] has {queues} queues");
         return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
     }
-    broker.offsets.commit(&header.consumer_group, topic, queue_id, header.commit_offset);
+    if broker.resets.is_pending(&header.consumer_group, topic, queue_id) {
+        return Ok(Command::ok().with_remark("Offset has been previously reset"));
+    }
+    broker.offsets.commit(&header.consumer_group, topic, queue_id, offset);
     Ok(Command::ok())
 }
 
@@ -108,7 +114,7 @@ pub(crate) fn correction(broker: &Broker, request: &Command) -> Result<Command, 
 /// the group, while online, does not subscribe to are left out, unless `offline` says so.
 pub(crate) fn clone_group(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let (from, to) = (field(request, "srcGroup")?, field(request, "destGroup")?);
-    heartbeat::check_group(to)?;
+    heartbeat::check_kept(to)?;
     let topic = request.ext_fields.get("topic").filter(|topic| !topic.trim().is_empty());
     let offline = request.ext_fields.get("offline").is_some_and(|text| text.eq_ignore_ascii_case("true"));
     let topics = topic.map_or_else(|| broker.offsets.topics_of(from), |topic| [topic.to_string()].into());

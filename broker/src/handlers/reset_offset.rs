@@ -15,6 +15,7 @@ use rocketmq_store::TimeBoundary;
 
 use crate::broker::Broker;
 use crate::client_channel::ClientChannel;
+use crate::config::BrokerRole;
 use crate::refusal::Refusal;
 
 /// How long a member may take to say where it is.
@@ -42,6 +43,9 @@ struct QueueOffset<'a> {
 /// then write its offsets themselves. For a single queue mqadmin of 5.x does that before it asks, and takes no for an error.
 pub(crate) fn reset(broker: &Broker, request: &Command) -> Result<Command, Refusal> {
     let header = ResetOffsetRequest::decode(&request.ext_fields)?;
+    if broker.config().use_server_side_reset_offset {
+        return reset_here(broker, &header);
+    }
     let single = header.queue_id.filter(|queue_id| *queue_id >= 0);
     let offset_table = match single {
         Some(queue_id) => BTreeMap::from([target_of_queue(broker, &header, queue_id)?]),
@@ -74,6 +78,37 @@ pub(crate) fn reset(broker: &Broker, request: &Command) -> Result<Command, Refus
     Ok(json(&body))
 }
 
+/// The same as brokers of 5.x do it (`AdminBrokerProcessor.resetOffsetInner`): the offsets change now, whether or not the group is
+/// online, and each member hears of it by the answer to its next pull.
+fn reset_here(broker: &Broker, header: &ResetOffsetRequest) -> Result<Command, Refusal> {
+    let (topic, group) = (&*header.topic, &*header.group);
+    if broker.config().broker_role == BrokerRole::Slave {
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, "Can not reset offset in slave broker"));
+    }
+    let Some(config) = broker.topics.get(topic) else {
+        return Err(Refusal::new(ResponseCode::TOPIC_NOT_EXIST, format!("Topic {topic} does not exist")));
+    };
+    if broker.groups.get(group).is_none() {
+        let remark = format!("Group {group} does not exist");
+        return Err(Refusal::new(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, remark));
+    }
+    let target = |queue_id| target_of_queue(broker, header, queue_id);
+    let offset_table = match header.queue_id.filter(|queue_id| *queue_id >= 0) {
+        Some(queue_id) => BTreeMap::from([target(queue_id)?]),
+        None => (0..config.read_queue_nums).map(target).collect::<Result<_, _>>()?,
+    };
+    let body = ResetOffset { offset_table };
+    if body.offset_table.is_empty() {
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, "No queues to reset."));
+    }
+    for (QueueKey(queue), offset) in &body.offset_table {
+        broker.resets.set(group, topic, queue.queue_id, *offset);
+        broker.offsets.commit(group, topic, queue.queue_id, *offset);
+    }
+    tracing::info!(group, topic, timestamp = header.timestamp, "offsets are reset");
+    Ok(json(&body))
+}
+
 fn body_for(language: Language, body: &ResetOffset) -> String {
     if language != Language::CPP {
         return fastjson::to_string(body);
@@ -99,7 +134,7 @@ fn topic_of(broker: &Broker, topic: &str) -> Result<Arc<TopicConfig>, Refusal> {
 fn target_of_queue(broker: &Broker, header: &ResetOffsetRequest, queue_id: i32) -> Result<(QueueKey, i64), Refusal> {
     let topic = &*header.topic;
     let config = topic_of(broker, topic)?;
-    heartbeat::check_group(&header.group)?;
+    heartbeat::check_kept(&header.group)?;
     let queues = config.read_queue_nums.max(config.write_queue_nums);
     if queue_id >= queues {
         let remark = format!("queueId[{queue_id}] is illegal, topic:[{topic}] has {queues} queues");

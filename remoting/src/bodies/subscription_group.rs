@@ -11,6 +11,9 @@ use super::DataVersion;
 #[serde(default, rename_all = "camelCase")]
 #[allow(clippy::struct_excessive_bools)] // RocketMQ's own switches
 pub struct SubscriptionGroup {
+    /// 5.x: what else is said of the group, such as its `priority.factor`. Left out where there is nothing, as in 4.9.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
     /// The broker that pulls are suggested to go to, normally 0.
     pub broker_id: i64,
     /// Broadcasting consumers are welcome.
@@ -29,11 +32,15 @@ pub struct SubscriptionGroup {
     pub retry_queue_nums: i32,
     /// Where slow consumers are sent, if slaves may be read.
     pub which_broker_when_consume_slowly: i64,
+    /// What only 5.x knows, such as `groupRetryPolicy`: kept for its tools, and for a broker of 5.x that gets the file back.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, serde_json::Value>,
 }
 
 impl Default for SubscriptionGroup {
     fn default() -> Self {
         Self {
+            attributes: BTreeMap::new(),
             broker_id: 0,
             consume_broadcast_enable: true,
             consume_enable: true,
@@ -43,6 +50,7 @@ impl Default for SubscriptionGroup {
             retry_max_times: 16,
             retry_queue_nums: 1,
             which_broker_when_consume_slowly: 1,
+            more: BTreeMap::new(),
         }
     }
 }

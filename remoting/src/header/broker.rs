@@ -40,8 +40,8 @@ headers! {
     UpdateConsumerOffsetRequest {
         required consumer_group: ByteString = "consumerGroup",
         required topic: ByteString = "topic",
-        required queue_id: i32 = "queueId",
-        required commit_offset: i64 = "commitOffset",
+        optional queue_id: i32 = "queueId",
+        optional commit_offset: i64 = "commitOffset",
     }
     /// `UPDATE_AND_CREATE_TOPIC`.
     CreateTopicRequest {
@@ -60,7 +60,7 @@ headers! {
     }
     /// `UNREGISTER_CLIENT`.
     UnregisterClientRequest {
-        required client_id: ByteString = "clientID",
+        default client_id: ByteString = "clientID",
         optional producer_group: ByteString = "producerGroup",
         optional consumer_group: ByteString = "consumerGroup",
     }
@@ -113,9 +113,9 @@ headers! {
     /// `QUERY_CONSUME_QUEUE`.
     QueryConsumeQueueRequest {
         required topic: ByteString = "topic",
-        required queue_id: i32 = "queueId",
-        required index: i64 = "index",
-        required count: i32 = "count",
+        default queue_id: i32 = "queueId",
+        default index: i64 = "index",
+        default count: i32 = "count",
         optional consumer_group: ByteString = "consumerGroup",
     }
     /// Answer to `GET_BROKER_CONFIG`.

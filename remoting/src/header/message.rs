@@ -7,11 +7,12 @@ use super::headers;
 headers! {
     /// `SEND_MESSAGE`, with long names (`SendMessageRequestHeader`).
     SendMessageRequest {
-        required producer_group: ByteString = "producerGroup",
+        default producer_group: ByteString = "producerGroup",
         required topic: ByteString = "topic",
-        /// The topic whose settings a topic that is not there yet is made of, normally `TBW102`.
-        required default_topic: ByteString = "defaultTopic",
-        required default_topic_queue_nums: i32 = "defaultTopicQueueNums",
+        /// The topic whose settings a topic that is not there yet is made of, normally `TBW102`. Java asks for it and for the
+        /// number of queues only then.
+        optional default_topic: ByteString = "defaultTopic",
+        optional default_topic_queue_nums: i32 = "defaultTopicQueueNums",
         /// Any negative number lets the broker choose.
         required queue_id: i32 = "queueId",
         required sys_flag: i32 = "sysFlag",
@@ -31,18 +32,18 @@ headers! {
     }
     /// `SEND_MESSAGE_V2` and `SEND_BATCH_MESSAGE`: the same with names of one letter.
     SendMessageRequestV2 {
-        required producer_group: ByteString = "a",
+        default producer_group: ByteString = "a",
         required topic: ByteString = "b",
-        required default_topic: ByteString = "c",
-        required default_topic_queue_nums: i32 = "d",
+        strict_optional default_topic: ByteString = "c",
+        strict_optional default_topic_queue_nums: i32 = "d",
         required queue_id: i32 = "e",
         required sys_flag: i32 = "f",
         required born_timestamp: i64 = "g",
         required flag: i32 = "h",
         optional properties: ByteString = "i",
-        default reconsume_times: i32 = "j",
+        strict_default reconsume_times: i32 = "j",
         default unit_mode: bool = "k",
-        optional max_reconsume_times: i32 = "l",
+        strict_optional max_reconsume_times: i32 = "l",
         default batch: bool = "m",
         optional broker_name: ByteString = "n",
     }
@@ -66,8 +67,8 @@ headers! {
     ReplyMessageRequest {
         required producer_group: ByteString = "producerGroup",
         required topic: ByteString = "topic",
-        required default_topic: ByteString = "defaultTopic",
-        required default_topic_queue_nums: i32 = "defaultTopicQueueNums",
+        optional default_topic: ByteString = "defaultTopic",
+        optional default_topic_queue_nums: i32 = "defaultTopicQueueNums",
         required queue_id: i32 = "queueId",
         required sys_flag: i32 = "sysFlag",
         required born_timestamp: i64 = "bornTimestamp",
@@ -104,13 +105,13 @@ headers! {
         required max_msg_nums: i32 = "maxMsgNums",
         /// See [`pull_flag`].
         required sys_flag: i32 = "sysFlag",
-        default commit_offset: i64 = "commitOffset",
-        default suspend_timeout_millis: i64 = "suspendTimeoutMillis",
+        strict_default commit_offset: i64 = "commitOffset",
+        strict_default suspend_timeout_millis: i64 = "suspendTimeoutMillis",
         optional subscription: ByteString = "subscription",
-        default sub_version: i64 = "subVersion",
+        strict_default sub_version: i64 = "subVersion",
         optional expression_type: ByteString = "expressionType",
         /// 5.x.
-        optional max_msg_bytes: i32 = "maxMsgBytes",
+        strict_optional max_msg_bytes: i32 = "maxMsgBytes",
     }
     /// Answer to `PULL_MESSAGE`.
     PullMessageResponse {
@@ -161,8 +162,9 @@ headers! {
     }
     /// `QUERY_MESSAGE`.
     QueryMessageRequest {
-        required topic: ByteString = "topic",
-        required key: ByteString = "key",
+        /// Java finds nothing without topic or key, and does not complain.
+        default topic: ByteString = "topic",
+        default key: ByteString = "key",
         required max_num: i32 = "maxNum",
         required begin_timestamp: i64 = "beginTimestamp",
         required end_timestamp: i64 = "endTimestamp",

@@ -83,6 +83,7 @@ impl UpdateSubGroup {
             retry_max_times: self.retry_max_times,
             retry_queue_nums: self.retry_queue_nums,
             which_broker_when_consume_slowly: self.which_broker_when_consume_slowly,
+            ..SubscriptionGroup::default()
         }
     }
 }
