@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
-use crate::config::{BrokerConfig, BrokerRole};
+use crate::config::{BrokerConfig, BrokerRole, DivergedSlave};
 use crate::consumer_offsets::ConsumerOffsets;
 use crate::consumers::Consumers;
 use crate::delay::{self, DelayOffsets};
@@ -66,6 +66,8 @@ pub(crate) struct Broker {
     pub(crate) limits: Arc<Limits>,
     pub(crate) registration: Registration,
     pub(crate) replication: Replication,
+    /// See [`ha::standing`].
+    pub(crate) epoch: u64,
     /// To name servers and to the master.
     pub(crate) client: Client,
     /// Stands in each message and in its offset id.
@@ -108,6 +110,7 @@ impl Broker {
             limits: Arc::new(Limits::new(&config, network)),
             registration: Registration::default(),
             replication: Replication::new(&config, &store),
+            epoch: ha::standing::epoch(&config_dir, config.broker_role)?,
             client: Client::new(client),
             store_host,
             boot_timestamp: clock::now_millis(),
@@ -172,7 +175,26 @@ impl Broker {
 ///
 /// # Errors
 /// The store cannot be opened, a port is taken, or a certificate cannot be used.
-pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: BrokerConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut config = config;
+    // A log that is to be cut takes a closed store: all of the broker stops and starts over.
+    while let Some((used, cut)) = serve(config, shutdown.clone()).await? {
+        config = used;
+        let store = config.store_config();
+        let outcome = tokio::task::spawn_blocking(move || rocketmq_store::truncate(&store, cut)).await?;
+        if let Err(error) = outcome {
+            tracing::error!("the log stays as it is, and the slave waits (haDivergedSlave): {error}");
+            config.ha_diverged_slave = DivergedSlave::Wait;
+        }
+        if shutdown.is_cancelled() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Serves until `shutdown`, or until the log must be cut: then with the settings that were in force, and where.
+async fn serve(mut config: BrokerConfig, shutdown: CancellationToken) -> anyhow::Result<Option<(BrokerConfig, u64)>> {
     let (tls, client_tls) = (ServerTls::open(&config.tls)?, ClientTls::open(&config.tls)?);
     let limits = ConnectionLimits {
         idle: Duration::from_secs(u64::from(config.server_channel_max_idle_time_seconds)),
@@ -237,10 +259,15 @@ pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyho
         }
         background.spawn(transaction::look_after(Arc::clone(&broker), serving.clone()));
     }
-    let registration = tokio::spawn(registration::keep_registered(Arc::clone(&broker), shutdown.clone()));
+    let leaving = shutdown.child_token();
+    let registration = tokio::spawn(registration::keep_registered(Arc::clone(&broker), leaving.clone()));
     announce(&config);
 
-    shutdown.cancelled().await;
+    let cut = tokio::select! {
+        () = shutdown.cancelled() => None,
+        cut = broker.replication.cut() => Some(cut),
+    };
+    leaving.cancel();
     tracing::info!("the broker stops: it leaves the name servers first");
     registration.await?;
     serving.cancel();
@@ -251,9 +278,10 @@ pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyho
     background.close();
     background.wait().await;
     broker.persist().await;
+    let used = broker.config();
     tokio::task::spawn_blocking(move || broker.store.shutdown()).await?;
     tracing::info!("the broker has stopped");
-    Ok(())
+    Ok(cut.map(|cut| (BrokerConfig::clone(&used), cut)))
 }
 
 /// Java prints this line, and scripts wait for it.

@@ -15,7 +15,7 @@ use rocketmq_store::StoreConfig;
 
 use crate::config_keys::IMPORTANT;
 pub use crate::config_keys::{BrokerConfig, Effect, Key, known_key, known_keys};
-pub use crate::config_value::BrokerRole;
+pub use crate::config_value::{BrokerRole, DivergedSlave};
 pub use rocketmq_store::FlushDiskType;
 
 /// What the environment says, read once by the caller so that tests need not change it.

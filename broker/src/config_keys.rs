@@ -12,7 +12,7 @@ use std::time::Duration;
 use rocketmq_remoting::tls::TlsSettings;
 use rocketmq_store::FlushDiskType;
 
-use crate::config_value::{BrokerRole, DelayLevels, Hours, Value};
+use crate::config_value::{BrokerRole, DelayLevels, DivergedSlave, Hours, Value};
 
 /// What setting a key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,6 +212,10 @@ effective_keys! {
     ha_send_heartbeat_interval: Duration, "haSendHeartbeatInterval" = "5000" [10..=600_000], Start, "time between heartbeats of an idle replication connection.";
     ha_housekeeping_interval: Duration, "haHousekeepingInterval" = "20000" [20..=3_600_000], Start, "a replication connection without data is closed after this time.";
     ha_transfer_batch_size: usize, "haTransferBatchSize" = "32768" [1..=16_777_216], Start, "most log bytes of a replication frame.";
+    in_sync_replicas: u32, "inSyncReplicas" = "1" [1..=64], Live, "brokers, the master included, that must have a message before a `SYNC_MASTER` answers; 1 is taken for 2, as 4.9 would (5.x then waits for none).";
+    min_in_sync_replicas: u32, "minInSyncReplicas" = "1" [1..=64], Live, "with `enableAutoInSyncReplicas`: not fewer than these; 1 is taken for 2.";
+    enable_auto_in_sync_replicas: bool, "enableAutoInSyncReplicas" = "false", Live, "`inSyncReplicas` is lowered to the number of brokers that are in sync.";
+    ha_diverged_slave: DivergedSlave, "haDivergedSlave" = "WAIT", Start, "our own key: what a slave does whose log is not its master's: `WAIT` for people, or `TRUNCATE` it to what both have and keep the rest in `diverged/`.";
     ha_connections_max: usize, "haConnectionsMax" = "64" [1..=65_536], Start, "our own key: replication connections at once.";
     slave_ready_lag_max: u64, "slaveReadyLagMax" = "16777216", Live, "our own key: a slave more bytes behind its master is not ready.";
 }
@@ -242,7 +246,7 @@ const DELIVERY: &str = "delayed messages are always delivered in order of their 
 const POP: &str = "pop consumption is not offered";
 const TIMER: &str = "the timer keeps files of its own design, and one pass after the other does all of its work";
 const CONTROLLER: &str = "automatic change of roles is not offered";
-const REPLICAS: &str = "SYNC_MASTER waits for one slave, ASYNC_MASTER for none";
+const REPLICAS: &str = "how many slaves SYNC_MASTER waits for is said by inSyncReplicas alone";
 const ACL: &str = "access control is not offered, and a broker that ignores this key would be open to everybody";
 const PERIODIC: &str = "the broker registers every period";
 const PLAIN: &str = "registrations are sent plain, which every name server reads";
@@ -395,10 +399,7 @@ pub(crate) const WITHOUT_EFFECT: &[Key] = &[
     only("enableControllerMode", "boolean", "false", CONTROLLER),
     unused("controllerAddr", "String", "", CONTROLLER),
     unused("totalReplicas", "int", "1", REPLICAS),
-    unused("inSyncReplicas", "int", "1", REPLICAS),
-    unused("minInSyncReplicas", "int", "1", REPLICAS),
     unused("allAckInSyncStateSet", "boolean", "false", REPLICAS),
-    unused("enableAutoInSyncReplicas", "boolean", "false", REPLICAS),
     unused("haMaxGapNotInSync", "long", "268435456", "see haSlaveFallbehindMax"),
     only("storeType", "String", "default", "consume queues are files, not RocksDB"),
     only("authenticationEnabled", "boolean", "false", ACL),

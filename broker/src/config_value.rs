@@ -31,6 +31,34 @@ impl BrokerRole {
     }
 }
 
+/// What a slave does whose log is not its master's (`haDivergedSlave`, our own key).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DivergedSlave {
+    /// Says so and waits for people.
+    #[default]
+    Wait,
+    /// Cuts its log to what both have, and keeps the rest aside.
+    Truncate,
+}
+
+impl Value for DivergedSlave {
+    const KIND: &'static str = "String";
+    fn parse(text: &str, _: RangeInclusive<i64>) -> Result<Self, String> {
+        match text {
+            "WAIT" => Ok(Self::Wait),
+            "TRUNCATE" => Ok(Self::Truncate),
+            _ => Err("WAIT or TRUNCATE".to_owned()),
+        }
+    }
+    fn text(&self) -> String {
+        match self {
+            Self::Wait => "WAIT",
+            Self::Truncate => "TRUNCATE",
+        }
+        .to_owned()
+    }
+}
+
 /// A type that a key can have. Errors say what is accepted.
 pub(crate) trait Value: Sized {
     /// Java's name of the type.

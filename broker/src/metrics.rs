@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use crate::broker::Broker;
 use crate::config::BrokerRole;
 use crate::ha::Replication;
+use crate::ha::followers::Follower;
 use crate::topics::{DLQ_PREFIX, RETRY_PREFIX};
 
 /// What [`text`] writes.
@@ -196,13 +197,24 @@ fn transactions(registry: &mut Registry, broker: &Broker) {
 }
 
 fn replication(registry: &mut Registry, broker: &Broker) {
+    let standing = broker.replication.standing(&broker.config(), broker.epoch);
+    gauge(registry, "rocketmq_ha_epoch", "How often this store became a master's", standing.epoch as i64);
+    let confirmed = standing.confirmed as i64;
+    gauge(registry, "rocketmq_ha_confirmed_offset", "Up to where master and slaves have the same log", confirmed);
     match &broker.replication {
         Replication::Master(master) => {
-            let slaves = master.slaves();
+            let slaves = master.followers.connected();
+            let (end, now) = (broker.store.max_physical_offset(), crate::clock::now_millis());
+            let diverged = master.followers.diverged().len() as i64;
+            gauge(registry, "rocketmq_ha_diverged_slaves", "Slaves whose log is not this one", diverged);
             gauge(registry, "rocketmq_ha_slaves", "Slaves that follow this master", slaves.len() as i64);
             let acknowledged = master.acknowledged() as i64;
             gauge(registry, "rocketmq_ha_acknowledged_offset", "Up to where a slave has had the log", acknowledged);
-            let lags = slaves.iter().map(|slave| (vec![("slave", slave.remote.to_string())], slave.lag as i64));
+            let label = |slave: &Follower| vec![("slave", slave.remote.to_string())];
+            let behind = |slave: &Follower| slave.behind_since.map_or(0, |since| (now - since).max(0) / 1000);
+            let times = slaves.iter().map(|slave| (label(slave), behind(slave)));
+            gauges(registry, "rocketmq_ha_slave_lag_seconds", "Time since a slave had the whole log", times);
+            let lags = slaves.iter().map(|slave| (label(slave), end.saturating_sub(slave.reported) as i64));
             gauges(registry, "rocketmq_ha_slave_lag_bytes", "Bytes of the log that a slave does not have", lags);
         }
         Replication::Slave(slave) => {

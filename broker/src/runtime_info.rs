@@ -11,6 +11,7 @@ use rocketmq_store::{PUT_LATENCY_BOUNDS_MS, PUT_LATENCY_NAMES, SCHEDULE_TOPIC, S
 
 use crate::broker::Broker;
 use crate::clock;
+use crate::ha::master::promise;
 
 /// Everything at once.
 pub(crate) fn table(broker: &Broker) -> KvTable {
@@ -42,6 +43,11 @@ fn broker_entries(broker: &Broker, entries: &mut Entries) {
         let end = broker.store.max_offset(SCHEDULE_TOPIC, level - 1);
         entries.put(format!("scheduleMessageOffset_{level}"), format!("{offset},{end}"));
     }
+    let standing = broker.replication.standing(&broker.config(), broker.epoch);
+    entries.put("haRole", standing.role.name());
+    entries.put("haEpoch", standing.epoch);
+    entries.put("haConfirmedOffset", standing.confirmed);
+    entries.put("haPromise", promise(&broker.config()));
     let (timer, rates) = (broker.timer.standing(), broker.timer.rates());
     entries.put("timerReadBehind", timer.late_ms / 1000);
     entries.put("timerOffsetBehind", timer.not_taken);

@@ -397,6 +397,9 @@ impl Durability {
     fn of(broker: &Broker, config: &BrokerConfig, waits: bool) -> Result<Self, Refusal> {
         let flushes = waits && config.flush_disk_type == FlushDiskType::SyncFlush;
         let replicates = waits && config.broker_role == BrokerRole::SyncMaster;
+        if replicates && let Some(remark) = broker.replication.too_few_in_sync(config) {
+            return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark).at(Limit::SlaveBehind));
+        }
         let pass = if flushes || replicates { Some(broker.limits.sends.enter()?) } else { None };
         Ok(Self { flushes, replicates, pass })
     }

@@ -48,7 +48,8 @@ pub(crate) async fn run(broker: Arc<Broker>, slave: Arc<HaSlave>, shutdown: Canc
 async fn sync_all(broker: &Arc<Broker>, slave: &HaSlave, address: &str, held: &mut Option<Delivery>) {
     let synced = async {
         // First, for all else can wait: how far the master's log is ahead decides readiness.
-        slave.master_ends_at(master_end(broker, address).await?);
+        let (begin, end) = master_log(broker, address).await?;
+        slave.master_has(begin, end);
         sync_topics(broker, address).await.context("topics")?;
         sync_offsets(broker, address).await.context("consumer offsets")?;
         sync_groups(broker, address).await.context("subscription groups")?;
@@ -67,10 +68,14 @@ async fn fetch<T: DeserializeOwned>(broker: &Broker, address: &str, code: Reques
     Ok(fastjson::from_slice(&body)?)
 }
 
-async fn master_end(broker: &Broker, address: &str) -> anyhow::Result<u64> {
+/// Where the master's log begins and ends.
+async fn master_log(broker: &Broker, address: &str) -> anyhow::Result<(u64, u64)> {
     let info: KvTable = fetch(broker, address, RequestCode::GET_BROKER_RUNTIME_INFO).await.context("runtime info")?;
-    let end = info.table.get("commitLogMaxOffset").context("no commitLogMaxOffset in the runtime info")?;
-    end.parse().with_context(|| format!("commitLogMaxOffset is {end:?}"))
+    let offset = |key: &str| {
+        let text = info.table.get(key).with_context(|| format!("no {key} in the runtime info"))?;
+        text.parse().with_context(|| format!("{key} is {text:?}"))
+    };
+    Ok((offset("commitLogMinOffset")?, offset("commitLogMaxOffset")?))
 }
 
 async fn sync_topics(broker: &Arc<Broker>, address: &str) -> anyhow::Result<()> {
@@ -119,7 +124,7 @@ async fn sync_delivery(broker: &Arc<Broker>, address: &str, held: &mut Option<De
             let delays = fetch(broker, address, RequestCode::GET_ALL_DELAY_OFFSET).await?;
             let timer = timer_check_point(broker, address).await?;
             // Last, so that everything delivered lies before it.
-            let log_end = master_end(broker, address).await?;
+            let (_, log_end) = master_log(broker, address).await?;
             *held = Some(Delivery { master: address.to_owned(), delays, timer, log_end });
         }
         let Some(delivery) = held.take_if(|held| held.log_end <= broker.store.flushed_offset()) else { continue };

@@ -72,7 +72,7 @@ pub(crate) struct Entry {
 }
 
 impl Disk {
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn with_faults(faults: Arc<dyn Faults>) -> Self {
         Self { faults: Some(faults) }
     }

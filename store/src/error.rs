@@ -132,6 +132,12 @@ pub enum StoreError {
         /// Configured size of a log file.
         file_size: u64,
     },
+    /// A log is to be cut where no message begins behind another one.
+    #[error("the log cannot be cut at {at}: no message begins there behind another one")]
+    NoBoundary {
+        /// The offset given.
+        at: u64,
+    },
     /// `flushed` waited for `syncFlushTimeout`.
     #[error("flush up to offset {end} timed out")]
     FlushTimeout {
@@ -193,6 +199,7 @@ impl StoreError {
             Self::Batch { .. } => "Batch",
             Self::NotContiguous { .. } => "NotContiguous",
             Self::UnalignedStart { .. } => "UnalignedStart",
+            Self::NoBoundary { .. } => "NoBoundary",
             Self::FlushTimeout { .. } => "FlushTimeout",
             Self::Poisoned { .. } => "Poisoned",
             Self::Failing { .. } => "Failing",

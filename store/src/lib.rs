@@ -14,6 +14,7 @@
 //! * `mapped_file` is the only module with `unsafe`; `mapped_file_queue` is a run of such files, `hot_files` says which
 //!   stay mapped; `published` is how a writer and readers share one without a lock.
 //! * `disk` is every call to the operating system; `simulation` plays the store on a `simulated_disk`, which forgets.
+//! * `replicated` is what replication asks besides; `truncation` cuts the log of a slave that is not its master's.
 //! * [`inspect`] looks into the files of a store, running or not, without opening it.
 //! * [`ConfigFile`] (`config_file`) is the atomic text file the broker keeps its tables in.
 
@@ -56,10 +57,13 @@ mod properties;
 mod published;
 mod query;
 mod recovery;
+mod replicated;
 mod results;
 mod retention;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
 mod simulated_disk;
+#[cfg(feature = "simulation")]
+mod simulated_store;
 #[cfg(test)]
 mod simulation;
 mod stats;
@@ -67,6 +71,7 @@ mod store;
 mod store_lock;
 mod sync;
 mod topic_deletion;
+mod truncation;
 mod turn;
 mod unit_checksums;
 mod worker;
@@ -86,5 +91,8 @@ pub use properties::{
     java_string_hash, properties, property, push_property,
 };
 pub use results::{GetResult, GetStatus, QueryResult, QueueEntry, QueueRange, TimeBoundary, TopicQueues};
+#[cfg(feature = "simulation")]
+pub use simulated_store::SimulatedStore;
 pub use stats::{PUT_LATENCY_BOUNDS_MS, PUT_LATENCY_NAMES, StoreStats};
 pub use store::MessageStore;
+pub use truncation::{CutOff, truncate};

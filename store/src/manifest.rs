@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::config_file::ConfigFile;
-use crate::disk::Disk;
+use crate::disk::{Disk, beside};
 use crate::error::StoreError;
 use crate::index_checksums::HeldIndexFile;
 
@@ -69,6 +69,13 @@ impl Manifest {
     pub(crate) fn load(root: &Path, disk: &Disk) -> Option<Self> {
         // Unreadable is as good as missing: the file only says what may be missing elsewhere.
         file(root, disk).load(decode).ok().flatten()
+    }
+
+    /// Takes the manifest away: the log is to be cut below what it speaks of.
+    pub(crate) fn remove(root: &Path, disk: &Disk) -> Result<(), StoreError> {
+        let path = file(root, disk).path().to_owned();
+        disk.remove(&beside(&path, "bak"))?;
+        disk.remove(&path)
     }
 
     pub(crate) fn persist(&self, root: &Path, disk: &Disk) -> Result<(), StoreError> {

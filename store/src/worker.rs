@@ -25,7 +25,7 @@ pub(crate) struct Signal {
 
 impl Signal {
     /// One that never stops: for work done without a thread.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(crate) fn never() -> Self {
         Self { stop: Arc::default() }
     }

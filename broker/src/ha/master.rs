@@ -1,63 +1,44 @@
 //! The sending side: streams the log to every slave and knows how far each of them has it.
 //!
-//! Owns the replication port, the table of slaves and the waits of `SYNC_MASTER`. May not write
-//! the log. Whoever connects is believed as little as possible: a report that cannot be true ends
-//! its connection, and counts for nothing.
+//! Owns the replication port and the waits of `SYNC_MASTER`. What is sent and believed is decided in [`super::sender`], who
+//! holds what is known to [`super::followers`]; here are the sockets and clocks. May not write the log.
 
-use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use bytes::{Buf as _, Bytes, BytesMut};
-use parking_lot::Mutex;
+use anyhow::{Context as _, ensure};
+use bytes::BytesMut;
 use rocketmq_remoting::ResponseCode;
 use rocketmq_store::MessageStore;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::WriteHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{FRAME_HEADER, REPORT, frame_header};
-use crate::config::BrokerConfig;
+use super::followers::{Followers, held_by};
+use super::sender::{Frame, Refused, Sender, Told};
+use super::wire::{REPORT, Report};
+use crate::clock;
+use crate::config::{BrokerConfig, BrokerRole};
 use crate::limits::{Limit, Limits};
 
 /// `Slave fall behind master` is logged this often, as in Java.
 const FALL_BEHIND_LOG_PERIOD: Duration = Duration::from_mins(1);
 
-/// A slave as its last report shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SlavePosition {
-    /// Where it connects from.
-    pub(crate) remote: SocketAddr,
-    /// Where its log ends, by its own word.
-    pub(crate) reported: u64,
-    /// Bytes of our log that it does not have.
-    pub(crate) lag: u64,
-}
-
-/// Who follows this master, and how far they are.
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct HaMaster {
     store: Arc<MessageStore>,
-    /// The last report of each connection; those that have not reported yet are not in it.
-    ///
-    /// By connection rather than by host: several slaves may share an address, and the old
-    /// connection of a slave that came back dies by itself when it stays silent.
-    slaves: Mutex<BTreeMap<SocketAddr, u64>>,
-    /// The furthest end of log that any slave has acknowledged; never goes back. One slave is
-    /// enough for `SYNC_MASTER`, so its maximum is all that waits need.
-    acknowledged: watch::Sender<u64>,
+    pub(crate) followers: Followers,
 }
 
 impl HaMaster {
     pub(crate) fn new(store: Arc<MessageStore>) -> Arc<Self> {
-        Arc::new(Self { store, slaves: Mutex::default(), acknowledged: watch::Sender::new(0) })
+        Arc::new(Self { store, followers: Followers::default() })
     }
 
     /// Takes the replication port (`bindAddress:haListenPort`).
@@ -78,6 +59,7 @@ impl HaMaster {
         limits: Arc<Limits>,
         shutdown: CancellationToken,
     ) {
+        tracing::info!("{}", promise(&config));
         let connections = TaskTracker::new();
         let mut fall_behind = tokio::time::interval(FALL_BEHIND_LOG_PERIOD);
         fall_behind.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -85,7 +67,7 @@ impl HaMaster {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                _ = fall_behind.tick() => tracing::info!("Slave fall behind master: {} bytes", self.fall_behind()),
+                _ = fall_behind.tick() => self.log_standing(),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, remote)) if connections.len() >= config.ha_connections_max => {
                         tracing::warn!("HA connection of /{remote} refused: haConnectionsMax={} are open", config.ha_connections_max);
@@ -108,50 +90,59 @@ impl HaMaster {
         connections.wait().await;
     }
 
-    /// Waits until one slave has the log up to `end`, as `SYNC_MASTER` promises with `SEND_OK`.
+    /// Waits until as many slaves have the log up to `end` as `SYNC_MASTER` promises with `SEND_OK`.
     ///
-    /// `SLAVE_NOT_AVAILABLE` at once where no slave is near enough, `FLUSH_SLAVE_TIMEOUT` after
+    /// `SLAVE_NOT_AVAILABLE` at once where too few slaves are near enough, `FLUSH_SLAVE_TIMEOUT` after
     /// `slaveTimeout`.
     pub(crate) async fn replicated(&self, end: u64, config: &BrokerConfig) -> ResponseCode {
-        let mut acknowledged = self.acknowledged.subscribe();
-        if *acknowledged.borrow() >= end {
+        let lag_max = config.ha_slave_fallbehind_max;
+        let wanted = acknowledgements(config, || self.followers.near(end, lag_max));
+        let mut furthest = self.followers.furthest();
+        if held_by(&furthest.borrow(), wanted) >= end {
             return ResponseCode::SUCCESS;
         }
-        if !self.has_slave_near(end, config.ha_slave_fallbehind_max) {
+        if self.followers.near(end, lag_max) < wanted {
             return ResponseCode::SLAVE_NOT_AVAILABLE;
         }
-        let wait = acknowledged.wait_for(|position| *position >= end);
+        let wait = furthest.wait_for(|furthest| held_by(furthest, wanted) >= end);
         match tokio::time::timeout(config.slave_timeout, wait).await {
             Ok(Ok(_)) => ResponseCode::SUCCESS,
             Ok(Err(_)) | Err(_) => ResponseCode::FLUSH_SLAVE_TIMEOUT,
         }
     }
 
-    /// Whether a connected slave is less than `fallbehind_max` bytes before `end` (Java's `isSlaveOK`).
-    fn has_slave_near(&self, end: u64, fallbehind_max: u64) -> bool {
-        self.slaves.lock().values().any(|reported| end.saturating_sub(*reported) < fallbehind_max)
+    /// Why a message must not even be stored: fewer replicas are in sync than `inSyncReplicas` wants (5.x). Where one slave is
+    /// enough the message is stored, and the answer says that no slave has it (4.9).
+    pub(crate) fn too_few_in_sync(&self, config: &BrokerConfig) -> Option<String> {
+        if config.broker_role != BrokerRole::SyncMaster || config.in_sync_replicas <= 2 {
+            return None;
+        }
+        let near = self.followers.near(self.store.max_physical_offset(), config.ha_slave_fallbehind_max);
+        let wanted = acknowledgements(config, || near);
+        (near < wanted).then(|| {
+            let (wanted, near) = (wanted + 1, near + 1);
+            format!(
+                "in-sync replicas not enough: {near} of the {wanted} that inSyncReplicas wants, this master included"
+            )
+        })
     }
 
     /// The furthest end of log that any slave has acknowledged since the start.
     pub(crate) fn acknowledged(&self) -> u64 {
-        *self.acknowledged.borrow()
+        self.followers.held_by(1)
     }
 
-    /// All connected slaves that have reported.
-    pub(crate) fn slaves(&self) -> Vec<SlavePosition> {
-        let end = self.store.max_physical_offset();
-        let position = |(remote, reported): (&SocketAddr, &u64)| SlavePosition {
-            remote: *remote,
-            reported: *reported,
-            lag: end.saturating_sub(*reported),
-        };
-        self.slaves.lock().iter().map(position).collect()
-    }
-
-    /// Bytes that no connected slave has.
+    /// Bytes of our log that no connected slave has.
     pub(crate) fn fall_behind(&self) -> u64 {
-        let nearest = self.slaves.lock().values().copied().max().unwrap_or(0);
+        let nearest = self.followers.connected().iter().map(|slave| slave.reported).max().unwrap_or(0);
         self.store.max_physical_offset().saturating_sub(nearest)
+    }
+
+    fn log_standing(&self) {
+        tracing::info!("Slave fall behind master: {} bytes", self.fall_behind());
+        for (id, diverged) in self.followers.diverged() {
+            tracing::error!("slave {id} at /{} is not acknowledged against: {}", diverged.remote, diverged.reason);
+        }
     }
 
     /// Runs one connection to its end.
@@ -167,7 +158,12 @@ impl HaMaster {
             () = shutdown.cancelled() => Ok(()),
             served = self.stream_to(&mut stream, remote, &config) => served,
         };
-        self.slaves.lock().remove(&remote);
+        if let Some(refused) = served.as_ref().err().and_then(|error| error.downcast_ref::<Refused>())
+            && self.followers.refused(remote, refused)
+        {
+            tracing::error!("slave[/{remote}] is not acknowledged against: {refused}");
+        }
+        self.followers.left(remote);
         match served {
             Ok(()) => tracing::info!("HA connection of slave[/{remote}] ended"),
             Err(error) => tracing::warn!("HA connection of slave[/{remote}] closed: {error:#}"),
@@ -179,19 +175,20 @@ impl HaMaster {
         let (mut reader, mut writer) = stream.split();
         let mut appended = self.store.appended();
         let mut reports = BytesMut::with_capacity(64 * REPORT);
-        let mut outgoing = Outgoing { next: None, frame: None, any_sent: false };
+        let mut sender = Sender::default();
         let mut last_read = Instant::now();
         let mut last_write = Instant::now();
         let mut clock = tokio::time::interval(config.ha_send_heartbeat_interval / 5);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            outgoing.load(&self.store, config.ha_transfer_batch_size)?;
+            sender.load(&self.store, config.ha_transfer_batch_size)?;
+            let (has_frame, has_begun) = (sender.frame().is_some(), sender.has_begun());
             tokio::select! {
-                written = outgoing.write(&mut writer), if outgoing.frame.is_some() => {
-                    written?;
+                written = write(sender.frame(), &mut writer), if has_frame => {
+                    sender.written(written?);
                     last_write = Instant::now();
                 }
-                changed = appended.changed(), if outgoing.frame.is_none() && outgoing.next.is_some() => {
+                changed = appended.changed(), if !has_frame && has_begun => {
                     changed.context("the store is closed")?;
                 }
                 read = reader.read_buf(&mut reports) => {
@@ -199,12 +196,8 @@ impl HaMaster {
                         return Ok(());
                     }
                     last_read = Instant::now();
-                    let mut last = None;
-                    while reports.len() >= REPORT {
-                        last = Some(reports.get_i64());
-                    }
-                    if let Some(report) = last {
-                        self.take_report(report, remote, &mut outgoing)?;
+                    while let Some(report) = Report::take(&mut reports) {
+                        self.take_report(report, remote, &mut sender)?;
                     }
                     reports.reserve(REPORT);
                 }
@@ -214,107 +207,73 @@ impl HaMaster {
                         "no report for {} ms (haHousekeepingInterval)", config.ha_housekeeping_interval.as_millis()
                     );
                     if now.duration_since(last_write) >= config.ha_send_heartbeat_interval {
-                        outgoing.load_heartbeat();
+                        sender.heartbeat();
                     }
                 }
             }
         }
     }
 
-    /// Checks a report against what this connection was sent and what the log holds.
-    fn take_report(&self, report: i64, remote: SocketAddr, outgoing: &mut Outgoing) -> anyhow::Result<()> {
-        let Ok(position) = u64::try_from(report) else {
-            bail!("it reports the negative offset {report}");
-        };
-        let (min, max) = (self.store.min_physical_offset(), self.store.max_physical_offset());
-        if let Some(next) = outgoing.next {
-            ensure!(position <= next, "it reports offset {position}, but was sent the log up to {next} only");
-            self.slaves.lock().insert(remote, position);
-            // Only who answers a frame acknowledges: eight bytes of a stranger do not.
-            if outgoing.any_sent {
-                self.acknowledged.send_if_modified(|furthest| {
-                    let further = position > *furthest;
-                    *furthest = position.max(*furthest);
-                    further
-                });
+    fn take_report(&self, report: Report, remote: SocketAddr, sender: &mut Sender) -> Result<(), Refused> {
+        let told = sender.told(report, &self.store, |position| self.followers.suspect(remote.ip(), position))?;
+        match told {
+            Told::Begins { asked, start } => {
+                tracing::info!("slave[/{remote}] request offset {asked}");
+                tracing::info!("master transfer data from {start} to slave[/{remote}], and slave request {asked}");
             }
-        } else {
-            tracing::info!("slave[/{remote}] request offset {position}");
-            ensure!(
-                position <= max,
-                "the slave is ahead of this master: its log ends at {position}, ours at {max}; one of them has \
-                 messages that the other never had, and nothing is sent until its store is emptied"
-            );
-            // An empty slave gets the whole log. Java's master would send its last file only, and
-            // after a fail-over the older messages would be gone; a slave of either kind takes
-            // any start while its log is empty.
-            let start = if position == 0 { min } else { position };
-            ensure!(
-                start >= min,
-                "the slave's log ends at {position}, before our oldest byte {min}: there is a hole between them, \
-                 its store must be emptied"
-            );
-            outgoing.next = Some(start);
-            // Said at once: who answers it can be counted on, even while nothing is written.
-            outgoing.load_heartbeat();
-            tracing::info!("master transfer data from {start} to slave[/{remote}], and slave request {position}");
-            self.slaves.lock().insert(remote, position);
+            Told::Identity(id) => tracing::info!("slave[/{remote}] is brokerId {id}"),
+            Told::Holds(_) | Told::Nothing => {}
         }
+        self.followers.told(remote, told, self.store.max_physical_offset(), clock::now_millis());
         Ok(())
     }
 }
 
-/// What is on its way to one slave.
-struct Outgoing {
-    /// Offset of the next byte to send; `None` before the first report.
-    next: Option<u64>,
-    frame: Option<Frame>,
-    /// Whether a whole frame has left.
-    any_sent: bool,
+/// How many slaves must have a message: at least one with `SYNC_MASTER`, as in 4.9, though 5.x waits for none where
+/// `inSyncReplicas` is not set; `near` is asked how many could (5.x's `calcNeedAckNums`).
+pub(crate) fn acknowledgements(config: &BrokerConfig, near: impl FnOnce() -> usize) -> usize {
+    let wanted = config.in_sync_replicas.max(2) as usize;
+    let wanted = if config.enable_auto_in_sync_replicas && wanted > 2 {
+        wanted.min(near() + 1).max(config.min_in_sync_replicas as usize).max(2)
+    } else {
+        wanted
+    };
+    wanted - 1
 }
 
-struct Frame {
-    header: [u8; FRAME_HEADER],
-    body: Bytes,
-    written: usize,
+/// What `SEND_OK` means here, in words: logged at the start and told by the runtime info.
+pub(crate) fn promise(config: &BrokerConfig) -> String {
+    let flush = match config.flush_disk_type {
+        rocketmq_store::FlushDiskType::SyncFlush => "on this disk",
+        rocketmq_store::FlushDiskType::AsyncFlush => "in this broker's memory",
+    };
+    match config.broker_role {
+        BrokerRole::AsyncMaster => format!("SEND_OK means: the message is {flush}; slaves are not waited for"),
+        BrokerRole::SyncMaster => {
+            let slaves = config.in_sync_replicas.max(2) - 1;
+            let auto = if config.enable_auto_in_sync_replicas && slaves > 1 {
+                format!(
+                    ", or as many as are in sync, but not fewer than {}",
+                    config.min_in_sync_replicas.max(2).min(slaves + 1) - 1
+                )
+            } else {
+                String::new()
+            };
+            format!(
+                "SEND_OK means: the message is {flush} and at {slaves} slave(s){auto}, where it is on disk if they flush \
+                 synchronously and are of this kind"
+            )
+        }
+        BrokerRole::Slave => "this broker takes no messages; it is a slave".to_owned(),
+    }
 }
 
-impl Outgoing {
-    /// Makes the next frame where there are bytes for one.
-    fn load(&mut self, store: &MessageStore, batch: usize) -> anyhow::Result<()> {
-        let Some(next) = self.next.filter(|_| self.frame.is_none()) else { return Ok(()) };
-        if next >= store.max_physical_offset() {
-            return Ok(());
-        }
-        let Some(body) = store.read_raw(next, batch).filter(|body| !body.is_empty()) else {
-            bail!("the log cannot be read at {next}: it begins at {}", store.min_physical_offset());
-        };
-        self.next = Some(next + body.len() as u64);
-        self.frame = Some(Frame { header: frame_header(next, body.len()), body, written: 0 });
-        Ok(())
-    }
-
-    /// An empty frame, where nothing else is on its way.
-    fn load_heartbeat(&mut self) {
-        if let (Some(next), None) = (self.next, &self.frame) {
-            self.frame = Some(Frame { header: frame_header(next, 0), body: Bytes::new(), written: 0 });
-        }
-    }
-
-    /// Writes as much of the frame as goes; keeps the rest, also when it is dropped in between.
-    async fn write(&mut self, writer: &mut WriteHalf<'_>) -> io::Result<()> {
-        let Some(frame) = &mut self.frame else { return Ok(()) };
-        let header = &frame.header[frame.written.min(FRAME_HEADER)..];
-        let body = &frame.body[frame.written.saturating_sub(FRAME_HEADER)..];
-        let written = writer.write_vectored(&[IoSlice::new(header), IoSlice::new(body)]).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        frame.written += written;
-        if frame.written == FRAME_HEADER + frame.body.len() {
-            self.frame = None;
-            self.any_sent = true;
-        }
-        Ok(())
+/// Writes as much of the frame as goes; the rest stays, also when this is dropped in between.
+async fn write(frame: Option<&mut Frame>, writer: &mut WriteHalf<'_>) -> io::Result<usize> {
+    let Some(frame) = frame else { return Ok(0) };
+    let (header, body) = frame.rest();
+    match writer.write_vectored(&[IoSlice::new(header), IoSlice::new(body)]).await? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        written => Ok(written),
     }
 }

@@ -1,16 +1,18 @@
 //! The receiving side: follows a master and appends what it sends, byte for byte.
 //!
-//! Owns the connection to the master and what is known of it. May not invent bytes: where the
-//! master's log does not continue ours, nothing is written, and the difference is named in the
-//! log, in the metrics and in `/readyz`.
+//! Owns the connection to the master, what is known of it, and what becomes of a log that is not the master's. What is
+//! compared and appended is decided in [`super::receiver`]; here are the sockets and clocks. May not invent bytes: where
+//! the logs part nothing is written, and the difference is named in the log, in the metrics and in `/readyz`, and to a master
+//! of our kind.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use bytes::{Buf as _, BytesMut};
+use anyhow::{Context as _, ensure};
+use bytes::{BufMut as _, BytesMut};
 use parking_lot::Mutex;
-use rocketmq_store::MessageStore;
+use rocketmq_store::{FlushDiskType, MessageStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
@@ -18,24 +20,21 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::FRAME_HEADER;
-use crate::config::BrokerConfig;
+use super::receiver::{Common, Diverged, Receiver, compared};
+use super::wire::{FRAME_HEADER, REPORT, Report};
+use crate::config::{BrokerConfig, DivergedSlave};
 use crate::registration::MasterAddresses;
 
 /// The first pause before another try; doubled up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(200);
 /// Java waits as long each time.
 const RETRY_MAX: Duration = Duration::from_secs(5);
-/// A larger frame is not a master's: Java reads at most 4 MiB at once.
-const FRAME_MAX: usize = 16 << 20;
-/// Each connection begins this many bytes before the end of our log, so that what the master has
-/// there is compared with what we have: offsets alone would not show that a master lost its last
-/// messages and has written others in their place.
-const VERIFY_BYTES: u64 = 64 << 10;
-/// A master whose heartbeats stay before our end has nothing more: the first one is a greeting.
-const HEARTBEATS_OF_THE_END: u32 = 2;
 /// Room for a few frames of the usual size.
 const READ_SIZE: usize = 256 << 10;
+/// How long a master may take to hear why we leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// A difference that stays is logged this often.
+const REMIND: Duration = Duration::from_mins(1);
 
 /// How it stands with the master.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,8 +43,12 @@ pub(crate) struct SlaveStatus {
     pub(crate) connected: Option<String>,
     /// The master's log does not continue ours; how.
     pub(crate) divergence: Option<String>,
-    /// Where the master's log ended when it was last asked.
-    pub(crate) master_end: Option<u64>,
+    /// Up to where the two logs are the same, once that was found.
+    pub(crate) common: Option<Common>,
+    /// Up to where our log is known to be the master's: all of it was compared, or came from there.
+    pub(crate) confirmed: u64,
+    /// Where the master's log began and ended when it was last asked.
+    pub(crate) master: Option<(u64, u64)>,
     /// Up to where the last connection brought the master's log.
     pub(crate) received: u64,
 }
@@ -55,50 +58,41 @@ pub(crate) struct SlaveStatus {
 pub(crate) struct HaSlave {
     store: Arc<MessageStore>,
     status: Mutex<SlaveStatus>,
-}
-
-/// The master's log and ours are not the same log. Nothing is appended then; one of the two stores
-/// must be emptied, and only people can say which.
-#[derive(Debug, thiserror::Error)]
-enum Diverged {
-    /// The first words are Java's.
-    #[error(
-        "master pushed offset not equal the max phy offset in slave: the master sends from {pushed}, we asked for \
-         {expected}, our log ends at {own}"
-    )]
-    Elsewhere { pushed: i64, expected: u64, own: u64 },
-    #[error("the master's log differs from ours at offset {at}, our log ends at {own}")]
-    Bytes { at: u64, own: u64 },
-}
-
-/// What one connection has brought.
-struct Progress {
-    /// Up to here our log is the master's; `None` while it is empty.
-    position: Option<u64>,
-    /// Heartbeats since the last bytes.
-    heartbeats: u32,
+    /// How often the common beginning of the logs was looked for and lies further back.
+    depth: AtomicU32,
+    /// Where the log is to be cut, which takes a closed store.
+    cut: watch::Sender<Option<u64>>,
 }
 
 impl HaSlave {
     pub(crate) fn new(store: Arc<MessageStore>) -> Arc<Self> {
-        Arc::new(Self { store, status: Mutex::default() })
+        Arc::new(Self { store, status: Mutex::default(), depth: AtomicU32::new(0), cut: watch::Sender::new(None) })
     }
 
     pub(crate) fn status(&self) -> SlaveStatus {
         self.status.lock().clone()
     }
 
-    /// Notes where the master's log ends; the stream itself does not tell.
-    pub(crate) fn master_ends_at(&self, end: u64) {
+    /// Notes where the master's log begins and ends; the stream itself does not tell.
+    pub(crate) fn master_has(&self, begin: u64, end: u64) {
         let mut status = self.status.lock();
         // The answer may be older than what the stream has brought meanwhile.
-        status.master_end = Some(end.max(status.received));
+        status.master = Some((begin, end.max(status.received)));
     }
 
     /// Bytes of the master's log that are not here; `None` until the master was asked.
     pub(crate) fn lag(&self) -> Option<u64> {
-        let end = self.status.lock().master_end?;
+        let (_, end) = self.status.lock().master?;
         Some(end.saturating_sub(self.store.max_physical_offset()))
+    }
+
+    /// Waits until the log is to be cut (`haDivergedSlave=TRUNCATE`), and where.
+    pub(crate) async fn cut(&self) -> u64 {
+        let mut cut = self.cut.subscribe();
+        match cut.wait_for(Option::is_some).await.ok().and_then(|cut| *cut) {
+            Some(at) => at,
+            None => std::future::pending().await,
+        }
     }
 
     /// Follows the master until `shutdown`: the one of `haMasterAddress`, else the one that the
@@ -110,6 +104,7 @@ impl HaSlave {
         shutdown: CancellationToken,
     ) {
         let mut pause = RETRY_MIN;
+        let mut logged = None;
         loop {
             let Some(address) = wanted(&config, &mut master) else {
                 tokio::select! {
@@ -118,7 +113,7 @@ impl HaSlave {
                 }
                 continue;
             };
-            let before = self.store.max_physical_offset();
+            let (before, depth) = (self.store.max_physical_offset(), self.depth.load(Ordering::Relaxed));
             let ended = tokio::select! {
                 () = shutdown.cancelled() => return,
                 ended = self.follow(&address, &config) => ended,
@@ -127,9 +122,10 @@ impl HaSlave {
                     Ok(())
                 }
             };
-            self.ended(&address, ended);
+            self.ended(&address, ended, &mut logged);
             // Whoever made progress starts over with short pauses.
-            pause = if self.store.max_physical_offset() > before { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
+            let progressed = self.store.max_physical_offset() > before || self.depth.load(Ordering::Relaxed) > depth;
+            pause = if progressed { RETRY_MIN } else { (pause * 2).min(RETRY_MAX) };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
@@ -137,32 +133,40 @@ impl HaSlave {
         }
     }
 
-    fn ended(&self, address: &str, ended: anyhow::Result<()>) {
+    fn ended(&self, address: &str, ended: anyhow::Result<()>, logged: &mut Option<(String, Instant)>) {
         let mut status = self.status.lock();
         status.connected = None;
-        if let Err(error) = ended {
-            if error.is::<Diverged>() {
-                status.divergence = Some(error.to_string());
-                tracing::error!("replication from {address} stopped: {error:#}");
-            } else {
-                tracing::warn!("replication from {address} broke off: {error:#}");
-                // A master closes on a slave far ahead without saying why.
-                let own = self.store.max_physical_offset();
-                if let Some(end) = status.master_end.filter(|end| *end < own) {
-                    status.divergence = Some(ahead_of_master(own, end));
-                }
+        let Err(error) = ended else { return };
+        if error.is::<Diverged>() {
+            let text = match status.common {
+                Some(Common::Until(at)) => format!("{error}; the two logs are the same up to {at}"),
+                Some(Common::Nothing) => format!("{error}; the two logs have nothing in common"),
+                Some(Common::Further) | None => error.to_string(),
+            };
+            status.divergence = Some(text.clone());
+            if logged.as_ref().is_none_or(|(known, at)| *known != text || at.elapsed() >= REMIND) {
+                tracing::error!("replication from {address} stopped: {text}");
+                *logged = Some((text, Instant::now()));
+            }
+        } else {
+            tracing::warn!("replication from {address} broke off: {error:#}");
+            // A Java master closes on a slave far ahead without saying why.
+            let own = self.store.max_physical_offset();
+            if let Some((_, master)) = status.master.filter(|(_, end)| *end < own) {
+                status.divergence = Some(Diverged::Ahead { own, master }.to_string());
             }
         }
     }
 
     async fn follow(&self, address: &str, config: &BrokerConfig) -> anyhow::Result<()> {
+        let master = self.status.lock().master;
+        let mut receiver = Receiver::new(&self.store, compared(self.depth.load(Ordering::Relaxed)), master)?;
         // A name is resolved anew each time: in Kubernetes its address changes with the pod.
         let mut stream = tokio::time::timeout(config.connect_timeout, TcpStream::connect(address))
             .await
             .context("the connection did not open in time (connectTimeoutMillis)")?
             .context("connect")?;
         stream.set_nodelay(true)?;
-        let (mut reader, mut writer) = stream.split();
         tracing::info!(
             "HA connection to master {address} is open, our log ends at {}",
             self.store.max_physical_offset()
@@ -172,135 +176,132 @@ impl HaSlave {
             status.connected = Some(address.to_owned());
             status.received = 0;
         }
+        let ended = self.receive(&mut stream, &mut receiver, config).await;
+        if let Some(diverged) = ended.as_ref().err().and_then(|error| error.downcast_ref::<Diverged>()) {
+            self.search(&receiver, diverged, config);
+            // Who does not hear it finds out that we are gone.
+            let _ = tokio::time::timeout(FAREWELL, farewell(&mut stream, diverged)).await;
+        }
+        if master.is_none() && receiver.begins_too_late() {
+            // It may be that its log is so much shorter: it closes then, or has nothing to send.
+            self.depth.fetch_add(1, Ordering::Relaxed);
+        }
+        ended
+    }
+
+    async fn receive(
+        &self,
+        stream: &mut TcpStream,
+        receiver: &mut Receiver,
+        config: &BrokerConfig,
+    ) -> anyhow::Result<()> {
+        let (mut reader, mut writer) = stream.split();
         let mut buffer = BytesMut::with_capacity(READ_SIZE);
+        let mut flushes = self.store.flushes();
+        let sync_flush = self.store.config().flush_disk_type == FlushDiskType::SyncFlush;
         let mut last_read = Instant::now();
-        let mut progress = Progress { position: self.start(), heartbeats: 0 };
         // The first report goes out at once: the master sends nothing before it.
-        let mut last_report = report(&mut writer, &progress, config).await?;
+        let mut reported = report(&mut writer, None, receiver.report(&self.store), config).await?;
+        let mut last_report = Instant::now();
         let mut clock = tokio::time::interval(config.ha_send_heartbeat_interval / 5);
         clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let mut due = false;
             tokio::select! {
                 read = reader.read_buf(&mut buffer) => {
                     ensure!(read? != 0, "the master closed the connection");
                     last_read = Instant::now();
-                    if self.take_frames(&mut buffer, &mut progress)? {
-                        last_report = report(&mut writer, &progress, config).await?;
+                    while receiver.take(&mut buffer, &self.store)? {
+                        due = true;
+                        self.received(receiver);
+                        if let Some(introduction) = receiver.introduction(config.broker_id.unsigned_abs()) {
+                            reported = report(&mut writer, Some(introduction), receiver.report(&self.store), config).await?;
+                        }
+                    }
+                    if let Some(ahead) = receiver.ahead(&self.store) {
+                        return Err(ahead.into());
                     }
                     if buffer.capacity() - buffer.len() < FRAME_HEADER {
                         buffer.reserve(READ_SIZE);
                     }
+                }
+                flushed = flushes.changed(), if sync_flush => {
+                    flushed.context("the store is closed")?;
+                    due = receiver.report(&self.store) != reported;
                 }
                 now = clock.tick() => {
                     ensure!(
                         now.duration_since(last_read) < config.ha_housekeeping_interval,
                         "nothing came for {} ms (haHousekeepingInterval)", config.ha_housekeeping_interval.as_millis()
                     );
-                    if now.duration_since(last_report) >= config.ha_send_heartbeat_interval {
-                        last_report = report(&mut writer, &progress, config).await?;
-                    }
+                    due = now.duration_since(last_report) >= config.ha_send_heartbeat_interval;
                 }
             }
+            if due {
+                reported = report(&mut writer, None, receiver.report(&self.store), config).await?;
+                last_report = Instant::now();
+            }
         }
     }
 
-    /// Where to ask the master to begin. Not before the file that our log ends in: the master may
-    /// have deleted the one before. Nor at 0, by which a slave says that it is empty.
-    fn start(&self) -> Option<u64> {
-        let end = self.store.max_physical_offset();
-        if end == 0 {
-            return None;
-        }
-        let back = (end % self.store.config().mapped_file_size_commit_log).min(VERIFY_BYTES);
-        Some((end - back).max(self.store.min_physical_offset()).max(1))
-    }
-
-    /// Takes every whole frame of the buffer; whether there was one, a heartbeat included.
-    fn take_frames(&self, buffer: &mut BytesMut, progress: &mut Progress) -> anyhow::Result<bool> {
-        let mut any = false;
-        while let Some((header, rest)) = buffer.split_first_chunk::<FRAME_HEADER>() {
-            let mut header = header.as_slice();
-            let (pushed, size) = (header.get_i64(), header.get_i32());
-            let Some(size) = usize::try_from(size).ok().filter(|size| *size <= FRAME_MAX) else {
-                bail!("a frame of {size} bytes is not a master's");
-            };
-            let expected = progress.position.unwrap_or(pushed.max(0) as u64);
-            if pushed != expected as i64 {
-                return Err(Diverged::Elsewhere { pushed, expected, own: self.store.max_physical_offset() }.into());
-            }
-            if rest.len() < size {
-                buffer.reserve(size - rest.len());
-                break;
-            }
-            if size == 0 {
-                self.heard(expected, progress);
-            } else {
-                self.take(expected, &rest[..size])?;
-                *progress = Progress { position: Some(expected + size as u64), heartbeats: 0 };
-                self.advanced(expected + size as u64);
-            }
-            buffer.advance(FRAME_HEADER + size);
-            any = true;
-        }
-        Ok(any)
-    }
-
-    /// Compares what we have already, appends the rest.
-    fn take(&self, at: u64, bytes: &[u8]) -> anyhow::Result<()> {
+    /// The master has sent the log up to there, and it is ours.
+    fn received(&self, receiver: &Receiver) {
+        let Some(position) = receiver.position().filter(|_| receiver.has_received()) else { return };
         let own = self.store.max_physical_offset();
-        let mut done = 0;
-        while done < bytes.len() && at + (done as u64) < own {
-            let here = at + done as u64;
-            let Some(ours) = self.store.read_raw(here, bytes.len() - done).filter(|ours| !ours.is_empty()) else {
-                bail!("our own log cannot be read at {here}");
-            };
-            if let Some(same) = ours.iter().zip(&bytes[done..]).position(|(ours, theirs)| ours != theirs) {
-                return Err(Diverged::Bytes { at: here + same as u64, own }.into());
-            }
-            done += ours.len();
-        }
-        if done < bytes.len() {
-            self.store.append_raw(at + done as u64, &bytes[done..])?;
-        }
-        Ok(())
-    }
-
-    /// The master has sent the log up to `end`, and it continued ours.
-    fn advanced(&self, end: u64) {
         let mut status = self.status.lock();
-        status.divergence = None;
-        status.received = end;
-        status.master_end = status.master_end.map(|known| known.max(end));
+        status.received = position;
+        status.master = status.master.map(|(begin, end)| (begin, end.max(position)));
+        if position >= own {
+            (status.divergence, status.common, status.confirmed) = (None, None, position);
+            self.depth.store(0, Ordering::Relaxed);
+        }
     }
 
-    /// A heartbeat: the master has nothing more than `position`, except when it greets.
-    fn heard(&self, position: u64, progress: &mut Progress) {
-        progress.heartbeats += 1;
-        let own = self.store.max_physical_offset();
-        let ahead = progress.position.is_some() && own > position;
-        if ahead && progress.heartbeats == HEARTBEATS_OF_THE_END {
-            let text = ahead_of_master(own, position);
-            tracing::error!("{text}");
-            self.status.lock().divergence = Some(text);
-        } else if !ahead {
-            self.status.lock().divergence = None;
+    /// Looks where the common beginning of the logs ends, once they are known to differ.
+    fn search(&self, receiver: &Receiver, diverged: &Diverged, config: &BrokerConfig) {
+        let Diverged::Bytes { at, .. } = *diverged else { return };
+        let found = receiver.common(&self.store, at);
+        let mut status = self.status.lock();
+        match found {
+            // Found already, and reported again by a comparison of less.
+            Common::Further if matches!(status.common, Some(Common::Until(_) | Common::Nothing)) => return,
+            Common::Further => {
+                self.depth.fetch_add(1, Ordering::Relaxed);
+            }
+            Common::Until(_) | Common::Nothing => self.depth.store(0, Ordering::Relaxed),
+        }
+        status.common = Some(found);
+        if let (Common::Until(at), DivergedSlave::Truncate) = (found, config.ha_diverged_slave) {
+            tracing::error!("{diverged}; our log will be cut at {at} (haDivergedSlave)");
+            self.cut.send_replace(Some(at));
         }
     }
 }
 
-fn ahead_of_master(own: u64, master: u64) -> String {
-    format!(
-        "this slave is ahead of its master: our log ends at {own}, the master's at {master}; its next message will not continue ours"
-    )
-}
-
-/// Tells the master up to where our log is its own.
-async fn report(writer: &mut WriteHalf<'_>, progress: &Progress, config: &BrokerConfig) -> anyhow::Result<Instant> {
-    let report = progress.position.unwrap_or(0).to_be_bytes();
-    tokio::time::timeout(config.ha_housekeeping_interval, writer.write_all(&report))
+/// Tells the master up to where our log is its own, and before that something else where there is something.
+async fn report(
+    writer: &mut WriteHalf<'_>,
+    before: Option<Report>,
+    position: Report,
+    config: &BrokerConfig,
+) -> anyhow::Result<Report> {
+    let mut bytes = BytesMut::with_capacity(2 * REPORT);
+    before.into_iter().chain([position]).for_each(|report| bytes.put_i64(report.encode()));
+    // One write: a Java master takes the last of what comes together.
+    tokio::time::timeout(config.ha_housekeeping_interval, writer.write_all(&bytes))
         .await
         .context("the master does not read our reports")??;
-    Ok(Instant::now())
+    Ok(position)
+}
+
+/// Tells a master of our kind why we leave; Java's takes it for a slave that has nothing.
+async fn farewell(stream: &mut TcpStream, diverged: &Diverged) -> anyhow::Result<()> {
+    stream.write_all(&Report::Diverged(diverged.at()).encode().to_be_bytes()).await?;
+    stream.shutdown().await?;
+    // To close with bytes unread would take back what was written.
+    let mut rest = vec![0; READ_SIZE];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
 }
 
 /// Where to connect now.

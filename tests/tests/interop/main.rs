@@ -10,6 +10,7 @@ mod consuming;
 mod delaying;
 mod going;
 mod lifecycle;
+mod pairs;
 mod peer;
 mod requesting;
 mod sending;
@@ -86,6 +87,7 @@ fn scenarios(library: Library) -> Vec<(&'static str, Scenario)> {
         transacting::SCENARIOS,
         admin::SCENARIOS,
         lifecycle::SCENARIOS,
+        pairs::SCENARIOS,
         tls::SCENARIOS,
         tracing::SCENARIOS,
     ]
