@@ -175,8 +175,7 @@ impl Broker {
 ///
 /// # Errors
 /// The store cannot be opened, a port is taken, or a certificate cannot be used.
-pub async fn run(config: BrokerConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let mut config = config;
+pub async fn run(mut config: BrokerConfig, shutdown: CancellationToken) -> anyhow::Result<()> {
     // A log that is to be cut takes a closed store: all of the broker stops and starts over.
     while let Some((used, cut)) = serve(config, shutdown.clone()).await? {
         config = used;

@@ -109,7 +109,6 @@ impl Broker {
 }
 
 #[cfg(test)]
-#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
