@@ -70,27 +70,26 @@ enum Key {
         /// It is the first one of its map.
         first: bool,
     },
-    /// A quoted key.
-    Text,
-    /// A bare number, or the text of an object.
+    /// A bare number.
     Bare,
 }
 
 struct Dialect<F> {
     layout: F,
     key: Key,
+    /// The text of a key: only as a whole it shows whether it is an object's.
+    text: String,
 }
 
 impl<F: Formatter> Dialect<F> {
     fn new(layout: F) -> Self {
-        Self { layout, key: Key::No }
+        Self { layout, key: Key::No, text: String::new() }
     }
 
-    /// A quoted key begins, on a line of its own where there are lines.
-    fn begin_text<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.key = Key::Text;
+    /// A quoted key, on a line of its own where there are lines.
+    fn write_text<W: ?Sized + io::Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
         self.layout.begin_object_key(writer, first)?;
-        writer.write_all(b"\"")
+        Ok(serde_json::to_writer(&mut *writer, &self.text)?)
     }
 
     /// A bare key begins; Java puts no line break before those.
@@ -98,6 +97,16 @@ impl<F: Formatter> Dialect<F> {
         self.key = Key::Bare;
         if first { Ok(()) } else { writer.write_all(b",") }
     }
+}
+
+/// Whether a key is the text of an object like [`QueueKey`](crate::bodies::QueueKey)'s, and comes back as it is when it is written
+/// as that object. Others are keys that somebody chose, whatever they begin with.
+fn is_object(key: &str) -> bool {
+    let is_flat =
+        |object: serde_json::Map<_, serde_json::Value>| !object.values().any(|v| v.is_object() || v.is_array());
+    key.starts_with('{')
+        && serde_json::from_str(key).is_ok_and(is_flat)
+        && to_json(key.as_bytes()).is_ok_and(|json| json == key.as_bytes())
 }
 
 macro_rules! delegate {
@@ -134,6 +143,7 @@ impl<F: Formatter> Formatter for Dialect<F> {
         // What goes before a key depends on its type, which shows with the next call only.
         let _ = writer;
         self.key = Key::Begun { first };
+        self.text.clear();
         Ok(())
     }
 
@@ -148,40 +158,46 @@ impl<F: Formatter> Formatter for Dialect<F> {
     }
 
     fn begin_string<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        // In a key it shows only with the next call whether quotes belong there.
+        // In a key it shows only at its end whether quotes belong there.
         if self.key == Key::No { writer.write_all(b"\"") } else { Ok(()) }
     }
 
     fn end_string<W: ?Sized + io::Write>(&mut self, writer: &mut W) -> io::Result<()> {
         match self.key {
             Key::Bare => Ok(()),
-            Key::Begun { first } => {
-                self.begin_text(writer, first)?;
-                writer.write_all(b"\"")
+            Key::Begun { first } if is_object(&self.text) => {
+                self.begin_bare(writer, first)?;
+                writer.write_all(self.text.as_bytes())
             }
-            Key::No | Key::Text => writer.write_all(b"\""),
+            Key::Begun { first } => self.write_text(writer, first),
+            Key::No => writer.write_all(b"\""),
         }
     }
 
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        if let Key::Begun { first } = self.key {
-            if fragment.starts_with('{') {
-                self.begin_bare(writer, first)?;
-            } else {
-                self.begin_text(writer, first)?;
-            }
+        if self.key == Key::No {
+            return writer.write_all(fragment.as_bytes());
         }
-        writer.write_all(fragment.as_bytes())
+        self.text.push_str(fragment);
+        Ok(())
     }
 
     fn write_char_escape<W: ?Sized + io::Write>(&mut self, writer: &mut W, escape: CharEscape) -> io::Result<()> {
-        match (self.key, &escape) {
-            (Key::Bare, CharEscape::Quote) => return writer.write_all(b"\""),
-            (Key::Bare, CharEscape::ReverseSolidus) => return writer.write_all(b"\\"),
-            (Key::Begun { first }, _) => self.begin_text(writer, first)?,
-            _ => {}
+        if self.key == Key::No {
+            return self.layout.write_char_escape(writer, escape);
         }
-        self.layout.write_char_escape(writer, escape)
+        self.text.push(match escape {
+            CharEscape::Quote => '"',
+            CharEscape::ReverseSolidus => '\\',
+            CharEscape::Solidus => '/',
+            CharEscape::Backspace => '\u{8}',
+            CharEscape::FormFeed => '\u{c}',
+            CharEscape::LineFeed => '\n',
+            CharEscape::CarriageReturn => '\r',
+            CharEscape::Tab => '\t',
+            CharEscape::AsciiControl(byte) => char::from(byte),
+        });
+        Ok(())
     }
 }
 
@@ -362,6 +378,34 @@ mod tests {
     fn the_pretty_form_has_tabs_and_bare_keys() {
         let table = BTreeMap::from([("t", BTreeMap::from([(1, 2), (3, 4)]))]);
         assert_eq!(to_string_pretty(&table), "{\n\t\"t\":{1:2,3:4\n\t}\n}");
+    }
+
+    /// Names of groups and attributes are not ours to choose.
+    #[test]
+    fn a_text_key_that_begins_like_an_object_is_a_text() {
+        for key in [
+            "{",
+            "{x",
+            "{\"",
+            "{\"a\":",
+            "{\"a\":1}x",
+            "{\"a\":[1]}",
+            "{\"a\":null}",
+            "{ \"a\":1}",
+            "{1:2}",
+            "\"{",
+            "[",
+            "\n{",
+        ] {
+            let table = BTreeMap::from([(key.to_owned(), BTreeMap::from([("b".to_owned(), 1)]))]);
+            for text in [to_string(&table), to_string_pretty(&table)] {
+                assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{text}");
+                assert_eq!(from_slice::<BTreeMap<String, BTreeMap<String, i32>>>(text.as_bytes()).unwrap(), table);
+            }
+        }
+        let object = BTreeMap::from([("{\"a\":1}".to_owned(), 2)]);
+        assert_eq!(to_string(&object), r#"{{"a":1}:2}"#);
+        assert_eq!(from_slice::<BTreeMap<String, i32>>(to_string(&object).as_bytes()).unwrap(), object);
     }
 
     #[test]
