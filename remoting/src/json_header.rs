@@ -43,8 +43,10 @@ fn decode_text(text: &str) -> Result<Command, FrameError> {
             "language" => {
                 if reader.is_number() {
                     command.language = u8::try_from(reader.int()?).map_or(Language::OTHER, Language);
+                } else if let Some(quote) = reader.opening() {
+                    command.language = Language::from_name(&reader.string(quote)?);
                 } else if !reader.null() {
-                    command.language = Language::from_name(&reader.string()?);
+                    return Err(FrameError::Header("a language is neither a name nor a number"));
                 }
             }
             "remark" => {
@@ -98,20 +100,12 @@ impl<'a> Reader<'a> {
         there
     }
 
-    /// The quote that opens a string; the same one ends it.
-    fn quote(&mut self) -> Result<u8, FrameError> {
-        if self.eat(b'"') {
-            Ok(b'"')
-        } else if self.eat(b'\'') {
-            Ok(b'\'')
-        } else {
-            Err(FrameError::Header("it is not a JSON object"))
-        }
-    }
-
-    fn is_quote(&mut self) -> bool {
+    /// Goes behind the quote that opens a string, where one does; the same one ends it.
+    fn opening(&mut self) -> Option<u8> {
         self.blanks();
-        matches!(self.peek(), Some(b'"' | b'\''))
+        let quote = self.peek().filter(|byte| matches!(byte, b'"' | b'\''))?;
+        self.at += 1;
+        Some(quote)
     }
 
     fn is_number(&mut self) -> bool {
@@ -145,7 +139,10 @@ impl<'a> Reader<'a> {
     }
 
     fn key(&mut self) -> Result<Cow<'a, str>, FrameError> {
-        let key = if self.is_quote() { self.string()? } else { Cow::Borrowed(self.bare()?) };
+        let key = match self.opening() {
+            Some(quote) => self.string(quote)?,
+            None => Cow::Borrowed(self.bare()?),
+        };
         self.expect(b':')?;
         Ok(key)
     }
@@ -161,8 +158,8 @@ impl<'a> Reader<'a> {
 
     /// Appends a string, or the text of a value that is none.
     fn value_into(&mut self, to: &mut String) -> Result<(), FrameError> {
-        if self.is_quote() {
-            return self.string_into(to);
+        if let Some(quote) = self.opening() {
+            return self.rest_of_string(quote, to);
         }
         let start = self.at;
         self.skip(0)?;
@@ -174,17 +171,19 @@ impl<'a> Reader<'a> {
         let mut fields = ExtFields::with_capacity(FIELDS_EXPECTED, self.text.len() - self.at);
         self.object(|reader| {
             fields.try_push(|text| {
-                if reader.is_quote() {
-                    reader.string_into(text)?;
-                } else {
-                    text.push_str(reader.bare()?);
+                match reader.opening() {
+                    Some(quote) => reader.rest_of_string(quote, text)?,
+                    None => text.push_str(reader.bare()?),
                 }
                 let name_end = text.len();
                 reader.expect(b':')?;
-                if reader.null() {
+                if let Some(quote) = reader.opening() {
+                    reader.rest_of_string(quote, text)?;
+                } else if reader.null() {
                     return Ok(None);
+                } else {
+                    reader.value_into(text)?;
                 }
-                reader.value_into(text)?;
                 Ok(Some(name_end))
             })
         })?;
@@ -195,8 +194,8 @@ impl<'a> Reader<'a> {
         if self.null() {
             return Ok(0);
         }
-        let number = if self.is_quote() {
-            let text = self.string()?;
+        let number = if let Some(quote) = self.opening() {
+            let text = self.string(quote)?;
             if matches!(&*text, "" | "null") { Some(0) } else { integer(&text) }
         } else {
             integer(self.bare()?)
@@ -204,8 +203,8 @@ impl<'a> Reader<'a> {
         number.ok_or(FrameError::Header("a number is not a 32-bit integer"))
     }
 
-    fn string(&mut self) -> Result<Cow<'a, str>, FrameError> {
-        let quote = self.quote()?;
+    /// The string behind its opening quote.
+    fn string(&mut self, quote: u8) -> Result<Cow<'a, str>, FrameError> {
         let start = self.at;
         let (piece, ends) = self.piece(quote)?;
         if ends {
@@ -217,12 +216,7 @@ impl<'a> Reader<'a> {
         Ok(Cow::Owned(text))
     }
 
-    /// Appends the string that follows.
-    fn string_into(&mut self, text: &mut String) -> Result<(), FrameError> {
-        let quote = self.quote()?;
-        self.rest_of_string(quote, text)
-    }
-
+    /// Appends the string behind its opening quote.
     fn rest_of_string(&mut self, quote: u8, text: &mut String) -> Result<(), FrameError> {
         loop {
             let (piece, ends) = self.piece(quote)?;
@@ -300,9 +294,10 @@ impl<'a> Reader<'a> {
         if depth > DEPTH_MAX {
             return Err(FrameError::Header("it nests too deep"));
         }
-        self.blanks();
+        if let Some(quote) = self.opening() {
+            return self.string(quote).map(drop);
+        }
         match self.peek() {
-            Some(b'"' | b'\'') => self.string().map(drop),
             Some(b'{') => self.object(|reader| {
                 reader.key()?;
                 reader.skip(depth + 1)
